@@ -1,0 +1,186 @@
+// Package desired holds what Docker has asked for and not taken back: the only
+// thing that nftnet stores. Everything in the kernel (bridges, links, rules,
+// port sockets) is made from it and can be made again.
+//
+// The package imports the standard library only.
+package desired
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// Table is the name of the table, in family inet, that a State is turned into.
+const Table = "nftnet"
+
+// State is all that Docker asked for and has not taken back.
+type State struct {
+	// Networks and Endpoints are keyed by their Docker ids.
+	Networks  map[string]Network
+	Endpoints map[string]Endpoint
+}
+
+// Network is a Docker network: one bridge.
+type Network struct {
+	ID string `json:"id"`
+	// Bridge is the name of the bridge interface.
+	Bridge string `json:"bridge"`
+	// IPv4 and IPv6 are the subnets; zero where the network lacks the family.
+	IPv4 Subnet `json:"ipv4"`
+	IPv6 Subnet `json:"ipv6"`
+	// Internal networks have no way out and none in.
+	Internal bool `json:"internal,omitempty"`
+	// ICC lets the containers of the network reach each other.
+	ICC bool `json:"icc"`
+	// Masquerade translates the source of what leaves the network.
+	Masquerade bool `json:"masquerade"`
+	// MTU of the bridge and its links in bytes; 0 leaves the kernel's default.
+	MTU int `json:"mtu,omitempty"`
+	// HostBinding is where ports are published that name no host address; the
+	// zero Addr stands for every address of both families.
+	HostBinding netip.Addr `json:"host_binding,omitzero"`
+	// IfacePrefix is how interface names begin inside containers.
+	IfacePrefix string `json:"iface_prefix"`
+}
+
+// Subnet is an address range of a network and the bridge's own address in it.
+type Subnet struct {
+	Prefix  netip.Prefix `json:"prefix,omitzero"`
+	Gateway netip.Addr   `json:"gateway,omitzero"`
+}
+
+// IsValid says whether the network has this family.
+func (s Subnet) IsValid() bool { return s.Prefix.IsValid() }
+
+// Subnets lists the families that the network has, IPv4 first.
+func (n Network) Subnets() []Subnet {
+	var out []Subnet
+	for _, s := range []Subnet{n.IPv4, n.IPv6} {
+		if s.IsValid() {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// ShortID is the part of the network's id that names its bridge and chains.
+func (n Network) ShortID() string { return n.ID[:min(len(n.ID), 11)] }
+
+// BridgeName is the name of the bridge of a network whose user gave none.
+func BridgeName(networkID string) string { return "nft-" + networkID[:min(len(networkID), 11)] }
+
+// Endpoint is a container's attachment to a network.
+type Endpoint struct {
+	ID        string `json:"id"`
+	NetworkID string `json:"network_id"`
+	// IPv4 and IPv6 are the container's addresses, zero where it has none.
+	IPv4 netip.Addr `json:"ipv4,omitzero"`
+	IPv6 netip.Addr `json:"ipv6,omitzero"`
+	// MAC is the container's link address, as net.HardwareAddr prints it.
+	MAC string `json:"mac"`
+	// HostLink is the host's end of the veth pair, empty before Join.
+	HostLink string `json:"host_link,omitempty"`
+	// Published are the host ports that lead to the container, as allocated.
+	Published []Port `json:"published,omitempty"`
+}
+
+// Addrs lists the endpoint's addresses, IPv4 first.
+func (e Endpoint) Addrs() []netip.Addr {
+	var out []netip.Addr
+	for _, a := range []netip.Addr{e.IPv4, e.IPv6} {
+		if a.IsValid() {
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
+// Port is a published port: what arrives at Host goes to Container.
+type Port struct {
+	// Proto is the transport protocol's number.
+	Proto uint8 `json:"proto"`
+	// Host is the address and port on the host; the unspecified address stands
+	// for every address of its family.
+	Host netip.AddrPort `json:"host"`
+	// Container is the container's address and port. Its family may differ from
+	// Host's: the kernel cannot translate between families, the port socket
+	// serves such a port.
+	Container netip.AddrPort `json:"container"`
+}
+
+// Translated says whether the kernel translates the port. It cannot translate
+// between families, and what comes to ::1 it could not send off the host.
+func (p Port) Translated() bool {
+	h, c := p.Host.Addr(), p.Container.Addr()
+	return h.Is4() == c.Is4() && h != netip.IPv6Loopback()
+}
+
+// Any says whether the port is published on every address of its family.
+func (p Port) Any() bool { return p.Host.Addr().IsUnspecified() }
+
+// protoNames are the protocols that ports are published for.
+var protoNames = map[uint8]string{6: "tcp", 17: "udp", 132: "sctp"}
+
+// ProtoName is the protocol's name as Docker writes it.
+func ProtoName(proto uint8) string {
+	if n, ok := protoNames[proto]; ok {
+		return n
+	}
+	return fmt.Sprintf("protocol %d", proto)
+}
+
+// String writes the port as docker ps does: host->container/protocol.
+func (p Port) String() string {
+	return fmt.Sprintf("%s->%d/%s", p.Host, p.Container.Port(), ProtoName(p.Proto))
+}
+
+// Key names the host side of the port: address, port and protocol.
+func (p Port) Key() string { return fmt.Sprintf("%s/%s", p.Host, ProtoName(p.Proto)) }
+
+// New is a state without anything in it.
+func New() State {
+	return State{Networks: map[string]Network{}, Endpoints: map[string]Endpoint{}}
+}
+
+// Clone is a copy that can be changed without touching s.
+func (s State) Clone() State {
+	return State{Networks: maps.Clone(s.Networks), Endpoints: maps.Clone(s.Endpoints)}
+}
+
+// SortedNetworks lists the networks in the order of their ids.
+func (s State) SortedNetworks() []Network {
+	return slices.SortedFunc(maps.Values(s.Networks), func(a, b Network) int { return strings.Compare(a.ID, b.ID) })
+}
+
+// SortedEndpoints lists the endpoints in the order of their ids.
+func (s State) SortedEndpoints() []Endpoint {
+	return slices.SortedFunc(maps.Values(s.Endpoints), func(a, b Endpoint) int { return strings.Compare(a.ID, b.ID) })
+}
+
+// Part is the state of one network alone, or of one endpoint and its network.
+// As every object of the table belongs to one network or endpoint, or to none,
+// a change to the state can be applied as the change of the part.
+func (s State) Part(networkID, endpointID string) State {
+	out := New()
+	if n, ok := s.Networks[networkID]; ok {
+		out.Networks[networkID] = n
+	}
+	if e, ok := s.Endpoints[endpointID]; ok && e.NetworkID == networkID {
+		out.Endpoints[endpointID] = e
+	}
+	return out
+}
+
+// EndpointsOf lists the endpoints of a network in the order of their ids.
+func (s State) EndpointsOf(networkID string) []Endpoint {
+	var out []Endpoint
+	for _, e := range s.SortedEndpoints() {
+		if e.NetworkID == networkID {
+			out = append(out, e)
+		}
+	}
+	return out
+}

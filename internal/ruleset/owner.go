@@ -1,0 +1,52 @@
+package ruleset
+
+import (
+	"strings"
+)
+
+// Owner says to whom a rule or an element belongs: a network, and where it is
+// an endpoint's, the endpoint too. It is kept in the comment, so that a live
+// ruleset tells by itself what each part is for.
+type Owner struct {
+	// Network and Endpoint are Docker's ids, cut to 12 digits.
+	Network, Endpoint string
+}
+
+// ownerDigits is how much of an id a comment carries: what Docker itself shows.
+const ownerDigits = 12
+
+// NewOwner is the owner of these ids; endpoint may be empty.
+func NewOwner(network, endpoint string) Owner { return Owner{short(network), short(endpoint)} }
+
+func short(id string) string {
+	if len(id) > ownerDigits {
+		return id[:ownerDigits]
+	}
+	return id
+}
+
+// Comment writes the owner as it stands in a comment.
+func (o Owner) Comment() string {
+	if o.Endpoint == "" {
+		return "net=" + o.Network
+	}
+	return "net=" + o.Network + " ep=" + o.Endpoint
+}
+
+// ParseOwner reads an owner back from a comment; false where the comment says
+// something else.
+func ParseOwner(comment string) (Owner, bool) {
+	var o Owner
+	for _, word := range strings.Fields(comment) {
+		name, id, ok := strings.Cut(word, "=")
+		switch {
+		case ok && name == "net":
+			o.Network = id
+		case ok && name == "ep":
+			o.Endpoint = id
+		default:
+			return Owner{}, false
+		}
+	}
+	return o, o.Network != ""
+}

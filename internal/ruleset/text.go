@@ -1,0 +1,285 @@
+package ruleset
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Format says how a ruleset is written.
+type Format struct {
+	// Handles adds the kernel's handle behind each object, as nft -a does.
+	Handles bool
+	// Stateless leaves out what changes by itself, as nft -s does: the numbers
+	// of counters, times to live.
+	Stateless bool
+}
+
+// String writes the ruleset as nft list ruleset does.
+func (rs Ruleset) String() string { return rs.Text(Format{}) }
+
+// Text writes the ruleset as nft list ruleset does.
+func (rs Ruleset) Text(f Format) string {
+	texts := make([]string, len(rs.Tables))
+	for i, t := range rs.Tables {
+		texts[i] = t.Text(f)
+	}
+	return strings.Join(texts, "")
+}
+
+// Text writes the table as nft list table does.
+func (t Table) Text(f Format) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "table %s %s {%s\n", t.Family, t.Name, f.handle(t.Handle))
+	if len(t.Flags) > 0 {
+		fmt.Fprintf(&b, "\tflags %s\n", strings.Join(t.Flags, ","))
+		if len(t.Sets)+len(t.Chains) > 0 {
+			b.WriteByte('\n')
+		}
+	}
+	var blocks []string
+	for _, s := range t.Sets {
+		if !s.Anonymous {
+			blocks = append(blocks, s.Text(f))
+		}
+	}
+	for _, c := range t.Chains {
+		blocks = append(blocks, c.Text(f))
+	}
+	b.WriteString(strings.Join(blocks, "\n"))
+	b.WriteString("}\n")
+	return b.String()
+}
+
+func (f Format) handle(h uint64) string {
+	if !f.Handles || h == 0 {
+		return ""
+	}
+	return fmt.Sprintf(" # handle %d", h)
+}
+
+// Text writes the set as it stands in a table.
+func (s Set) Text(f Format) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "\t%s %s {%s\n", s.kind(), s.Name, f.handle(s.Handle))
+	for _, line := range s.definition() {
+		fmt.Fprintf(&b, "\t\t%s\n", line)
+	}
+	if len(s.Elements) > 0 {
+		fmt.Fprintf(&b, "\t\telements = { %s }\n", s.elementText(f))
+	}
+	b.WriteString("\t}\n")
+	return b.String()
+}
+
+// definition is what a set says of itself beside its elements, a line each.
+func (s Set) definition() []string {
+	typ := "type " + string(s.Key)
+	if s.Data != "" {
+		typ += " : " + string(s.Data)
+	}
+	lines := []string{typ}
+	if s.Size != 0 {
+		lines = append(lines, fmt.Sprintf("size %d", s.Size))
+	}
+	if len(s.Flags) > 0 {
+		lines = append(lines, "flags "+strings.Join(s.Flags, ","))
+	}
+	if s.Counter {
+		lines = append(lines, "counter")
+	}
+	if s.Comment != "" {
+		lines = append(lines, "comment "+strconv.Quote(s.Comment))
+	}
+	return lines
+}
+
+// elementsPerLine is how many elements nft writes on a line, by the type of
+// the key (calculate_delim in nft's expression.c); one for every other type.
+var elementsPerLine = map[Type]int{
+	TypeNFProto: 5, TypeInteger: 5, TypeARPOp: 5, TypeInetProto: 5, TypeInetService: 5, TypeTCPFlag: 5,
+	TypeMark: 5, TypeIfIndex: 5, TypeClassID: 5, TypeUID: 5, TypeGID: 5, TypeCtDir: 5,
+	TypeIPv4Addr: 2, TypeCtState: 2, TypeCtStatus: 2, TypePktType: 2,
+}
+
+func (s Set) elementText(f Format) string {
+	perLine := max(elementsPerLine[s.Key], 1)
+	var b strings.Builder
+	for i, e := range s.Elements {
+		switch {
+		case i == 0:
+		case i%perLine == 0:
+			b.WriteString(",\n\t\t\t     ")
+		default:
+			b.WriteString(", ")
+		}
+		b.WriteString(e.text(f))
+	}
+	return b.String()
+}
+
+// String writes the element as it stands between the braces of a set.
+func (e Element) String() string { return e.text(Format{}) }
+
+func (e Element) text(f Format) string {
+	words := []string{e.KeyText()}
+	if e.Counter != nil && !f.Stateless {
+		words = append(words, e.Counter.String())
+	}
+	for _, p := range e.Extra {
+		words = append(words, p.String())
+	}
+	if e.Timeout != 0 {
+		words = append(words, "timeout "+duration(e.Timeout))
+	}
+	if e.Expires != 0 && !f.Stateless {
+		words = append(words, "expires "+duration(e.Expires))
+	}
+	if e.Comment != "" {
+		words = append(words, "comment "+strconv.Quote(e.Comment))
+	}
+	text := strings.Join(words, " ")
+	if to := e.DataText(); to != "" {
+		text += " : " + to
+	}
+	return text
+}
+
+// KeyText writes the element's key: a value, a range, or * for every other.
+func (e Element) KeyText() string {
+	switch {
+	case e.CatchAll:
+		return "*"
+	case e.End.Data == "":
+		return e.Key.String()
+	}
+	from, to := e.Key.Parts(), e.End.Parts()
+	if len(from) != len(to) {
+		return e.Key.String() + "-" + e.End.String()
+	}
+	texts := make([]string, len(from))
+	for i := range from {
+		texts[i] = rangeText(from[i], to[i])
+	}
+	return strings.Join(texts, concatSeparator)
+}
+
+// rangeText writes the values from a to b: one value, a prefix, or a range.
+func rangeText(a, b Value) string {
+	if a == b {
+		return a.String()
+	}
+	if p, ok := prefixOf(a, b); ok {
+		return p.String()
+	}
+	return a.String() + "-" + b.String()
+}
+
+// DataText writes what a map holds for the element; empty in a set.
+func (e Element) DataText() string {
+	switch {
+	case e.Verdict.Kind != "":
+		return e.Verdict.String()
+	case e.Data.Data != "":
+		return e.Data.String()
+	}
+	return ""
+}
+
+// duration writes milliseconds as nft does: 1d2h3m4s5ms.
+func duration(ms uint64) string {
+	d := time.Duration(ms) * time.Millisecond
+	var b strings.Builder
+	for _, u := range []struct {
+		unit time.Duration
+		name string
+	}{{24 * time.Hour, "d"}, {time.Hour, "h"}, {time.Minute, "m"}, {time.Second, "s"}, {time.Millisecond, "ms"}} {
+		if n := d / u.unit; n > 0 {
+			fmt.Fprintf(&b, "%d%s", n, u.name)
+			d %= u.unit
+		}
+	}
+	return b.String()
+}
+
+// Text writes the chain as it stands in a table.
+func (c Chain) Text(f Format) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "\tchain %s {%s\n", c.Name, f.handle(c.Handle))
+	if c.Base != nil {
+		fmt.Fprintf(&b, "\t\t%s\n", c.Base)
+	}
+	for _, r := range c.Rules {
+		fmt.Fprintf(&b, "\t\t%s%s\n", r.text(f), f.handle(r.Handle))
+	}
+	b.WriteString("\t}\n")
+	return b.String()
+}
+
+// String writes the line of a base chain that says where it is called.
+func (b Base) String() string {
+	devices := ""
+	switch {
+	case len(b.Devices) == 1:
+		devices = fmt.Sprintf(" device %q", b.Devices[0])
+	case len(b.Devices) > 1:
+		quoted := make([]string, len(b.Devices))
+		for i, d := range b.Devices {
+			quoted[i] = strconv.Quote(d)
+		}
+		devices = " devices = { " + strings.Join(quoted, ", ") + " }"
+	}
+	return fmt.Sprintf("type %s hook %s%s priority %s; policy %s;", b.Type, b.Hook, devices, b.PriorityText(), b.Policy)
+}
+
+// standardPriorities lists the priorities that nft 1.0.6 names in families ip,
+// ip6 and inet, and the hook that a name is bound to.
+var standardPriorities = []struct {
+	name  string
+	value int32
+	hook  Hook
+}{
+	{"raw", PriorityRaw, ""}, {"mangle", PriorityMangle, ""}, {"dstnat", PriorityDstNAT, HookPrerouting},
+	{"filter", PriorityFilter, ""}, {"security", PrioritySecurity, ""}, {"srcnat", PrioritySrcNAT, HookPostrouting},
+}
+
+// PriorityText writes the priority as nft 1.0.6 does: a standard name, a name
+// and a distance of at most 10, or the number.
+func (b Base) PriorityText() string {
+	for _, p := range standardPriorities {
+		if p.hook != "" && p.hook != b.Hook {
+			continue
+		}
+		switch d := b.Priority - p.value; {
+		case d == 0:
+			return p.name
+		case d > 0 && d <= 10:
+			return fmt.Sprintf("%s + %d", p.name, d)
+		case d < 0 && d >= -10:
+			return fmt.Sprintf("%s - %d", p.name, -d)
+		}
+	}
+	return strconv.Itoa(int(b.Priority))
+}
+
+// String writes the rule in nft's words.
+func (r Rule) String() string { return r.text(Format{}) }
+
+// Text writes the rule in nft's words.
+func (r Rule) Text(f Format) string { return r.text(f) }
+
+func (r Rule) text(f Format) string {
+	words := make([]string, 0, len(r.Parts)+1)
+	for _, p := range r.Parts {
+		if _, ok := p.(Counter); ok && f.Stateless {
+			words = append(words, "counter")
+			continue
+		}
+		words = append(words, p.String())
+	}
+	if r.Comment != "" {
+		words = append(words, "comment "+strconv.Quote(r.Comment))
+	}
+	return strings.Join(words, " ")
+}

@@ -1,0 +1,201 @@
+// Package nat turns desired state into address translation: DNAT of published
+// ports, masquerade of what leaves a network, hairpin and loopback.
+//
+// It is pure: no netlink, clock, log or context. A port, a container and a
+// network are elements of maps; no shared chain gets a rule for one of them,
+// so that a packet's way costs the same for one port and for ten thousand.
+package nat
+
+import (
+	"net/netip"
+
+	"nftnet/internal/desired"
+	rs "nftnet/internal/ruleset"
+)
+
+// Chains of the table, named as Docker named them in iptables.
+const (
+	chainPrerouting  = "PREROUTING"
+	chainOutput      = "OUTPUT"
+	chainDocker      = "DOCKER"
+	chainPostrouting = "POSTROUTING"
+)
+
+// Sets and maps of the table.
+const (
+	mapPublish4   = "publish4"
+	mapPublish6   = "publish6"
+	mapPublish4At = "publish4_at"
+	mapPublish6At = "publish6_at"
+	mapMasq       = "masq"
+	setBridges    = "bridges"
+	setSameBridge = "same_br"
+	setSelf4      = "self4"
+	setSelf6      = "self6"
+)
+
+var (
+	typePublish4 = rs.ConcatTypes(rs.TypeInetProto, rs.TypeInetService)
+	typeTarget4  = rs.ConcatTypes(rs.TypeIPv4Addr, rs.TypeInetService)
+	typeTarget6  = rs.ConcatTypes(rs.TypeIPv6Addr, rs.TypeInetService)
+	l4proto      = rs.Meta{Key: rs.MetaL4Proto}
+	iifname      = rs.Meta{Key: rs.MetaIIFName}
+	oifname      = rs.Meta{Key: rs.MetaOIFName}
+	loopback4    = netip.MustParsePrefix("127.0.0.0/8")
+	linkLocal6   = netip.MustParsePrefix("fe80::/10")
+)
+
+// Ruleset is the translation of s, as a part of the table that it shares with
+// package isolation.
+func Ruleset(s desired.State) rs.Ruleset {
+	t := rs.Table{Family: rs.FamilyInet, Name: desired.Table, Sets: sets(), Chains: sharedChains()}
+	for _, n := range s.SortedNetworks() {
+		addNetwork(&t, n)
+		if c, ok := masqueradeChain(n); ok {
+			t.Chains = append(t.Chains, c)
+		}
+	}
+	for _, e := range s.SortedEndpoints() {
+		addEndpoint(&t, e)
+	}
+	return rs.Ruleset{Tables: []rs.Table{t}}
+}
+
+// sharedChains are the chains that stand whatever the state.
+func sharedChains() []rs.Chain {
+	local := func() []rs.Rule {
+		return []rs.Rule{rs.NewRule(
+			rs.Is(rs.FibDaddrType, rs.HostUint32(rs.TypeFibAddrType, rs.FibLocal)), rs.Counter{}, rs.JumpTo(chainDocker))}
+	}
+	return []rs.Chain{
+		{Name: chainPrerouting, Base: natBase(rs.HookPrerouting, rs.PriorityDstNAT), Rules: local()},
+		// Locally generated packets never meet PREROUTING: the host reaches its
+		// own published ports, 127.0.0.1 included, by this chain.
+		{Name: chainOutput, Base: natBase(rs.HookOutput, rs.PriorityDstNAT), Rules: local()},
+		{Name: chainDocker, Rules: dockerRules()},
+		{Name: chainPostrouting, Base: natBase(rs.HookPostrouting, rs.PrioritySrcNAT), Rules: postroutingRules()},
+	}
+}
+
+func natBase(h rs.Hook, priority int32) *rs.Base {
+	return &rs.Base{Type: "nat", Hook: h, Priority: priority, Policy: rs.Accept}
+}
+
+func dockerRules() []rs.Rule {
+	return []rs.Rule{
+		// There is no route_localnet in IPv6: the reply to a translated ::1 would
+		// be dropped by routing. The port socket answers there.
+		rs.NewRule(rs.Is(rs.IP6Daddr, rs.Addr(netip.IPv6Loopback())), rs.Verdict{Kind: rs.Return}),
+		// A container has no route back to a link-local client of another link.
+		rs.NewRule(rs.InPrefix{Left: rs.IP6Saddr, Prefix: linkLocal6}, rs.Verdict{Kind: rs.Return}),
+		publishRule("ip", mapPublish4At, rs.IPDaddr),
+		publishRule("ip", mapPublish4, nil),
+		publishRule("ip6", mapPublish6At, rs.IP6Daddr),
+		publishRule("ip6", mapPublish6, nil),
+	}
+}
+
+// publishRule translates to what a map of published ports holds; with daddr,
+// a map of ports published on one address.
+func publishRule(family, name string, daddr rs.Expr) rs.Rule {
+	key := rs.ConcatOf(l4proto, rs.THDport)
+	if daddr != nil {
+		key = rs.ConcatOf(daddr, l4proto, rs.THDport)
+	}
+	return rs.NewRule(rs.NAT{Kind: rs.DNAT, Family: family, Key: key, Map: name})
+}
+
+func postroutingRules() []rs.Rule {
+	return []rs.Rule{
+		// From the host by 127.0.0.1: the container could not answer to that
+		// address. Nothing wider, so that the host's other addresses stay visible.
+		rs.NewRule(rs.In(oifname, setBridges), rs.InPrefix{Left: rs.IPSaddr, Prefix: loopback4}, rs.Masquerade{}),
+		// Hairpin of a container to itself. Not by interface: with
+		// bridge-nf-call-iptables=1 the packet comes here without an input one.
+		rs.NewRule(rs.In(rs.ConcatOf(rs.IPSaddr, rs.IPDaddr), setSelf4), rs.Masquerade{}),
+		rs.NewRule(rs.In(rs.ConcatOf(rs.IP6Saddr, rs.IP6Daddr), setSelf6), rs.Masquerade{}),
+		// Hairpin to a neighbour on the same bridge: its answer must come back
+		// through the host, or it would not be translated back.
+		rs.NewRule(rs.Has(rs.Ct{Key: rs.CtStatus}, rs.HostUint32(rs.TypeCtStatus, rs.StatusDNAT)),
+			rs.In(rs.ConcatOf(iifname, oifname), setSameBridge), rs.Masquerade{}),
+		rs.NewRule(rs.VMap{Key: iifname, Map: mapMasq}),
+	}
+}
+
+func sets() []rs.Set {
+	at := func(addr rs.Type) rs.Type { return rs.ConcatTypes(addr, rs.TypeInetProto, rs.TypeInetService) }
+	return []rs.Set{
+		{Name: mapPublish4, Key: typePublish4, Data: typeTarget4, Counter: true},
+		{Name: mapPublish6, Key: typePublish4, Data: typeTarget6, Counter: true},
+		{Name: mapPublish4At, Key: at(rs.TypeIPv4Addr), Data: typeTarget4, Counter: true},
+		{Name: mapPublish6At, Key: at(rs.TypeIPv6Addr), Data: typeTarget6, Counter: true},
+		{Name: setBridges, Key: rs.TypeIfname},
+		{Name: setSameBridge, Key: rs.ConcatTypes(rs.TypeIfname, rs.TypeIfname)},
+		{Name: setSelf4, Key: rs.ConcatTypes(rs.TypeIPv4Addr, rs.TypeIPv4Addr)},
+		{Name: setSelf6, Key: rs.ConcatTypes(rs.TypeIPv6Addr, rs.TypeIPv6Addr)},
+		{Name: mapMasq, Key: rs.TypeIfname, Data: rs.TypeVerdict},
+	}
+}
+
+func addNetwork(t *rs.Table, n desired.Network) {
+	comment := rs.NewOwner(n.ID, "").Comment()
+	br := rs.Iface(n.Bridge)
+	t.AddElement(setBridges, rs.Element{Key: br, Comment: comment})
+	t.AddElement(setSameBridge, rs.Element{Key: rs.Concat(br, br), Comment: comment})
+	if masquerades(n) {
+		t.AddElement(mapMasq, rs.Element{Key: br, Verdict: rs.JumpTo(masqueradeName(n)), Comment: comment})
+	}
+}
+
+func addEndpoint(t *rs.Table, e desired.Endpoint) {
+	comment := rs.NewOwner(e.NetworkID, e.ID).Comment()
+	for _, a := range e.Addrs() {
+		t.AddElement(pick(a, setSelf4, setSelf6), rs.Element{Key: rs.Concat(rs.Addr(a), rs.Addr(a)), Comment: comment})
+	}
+	for _, p := range e.Published {
+		if !p.Translated() {
+			continue
+		}
+		key := rs.Concat(rs.Proto(p.Proto), rs.Port(p.Host.Port()))
+		name := pick(p.Host.Addr(), mapPublish4, mapPublish6)
+		if !p.Any() {
+			key = rs.Concat(rs.Addr(p.Host.Addr()), rs.Proto(p.Proto), rs.Port(p.Host.Port()))
+			name = pick(p.Host.Addr(), mapPublish4At, mapPublish6At)
+		}
+		to := rs.Concat(rs.Addr(p.Container.Addr()), rs.Port(p.Container.Port()))
+		t.AddElement(name, rs.Element{Key: key, Data: to, Comment: comment})
+	}
+}
+
+// pick chooses by the family of an address.
+func pick(a netip.Addr, v4, v6 string) string {
+	if a.Is4() {
+		return v4
+	}
+	return v6
+}
+
+func masquerades(n desired.Network) bool {
+	return n.Masquerade && !n.Internal && len(n.Subnets()) > 0
+}
+
+func masqueradeName(n desired.Network) string { return "masq-" + n.ShortID() }
+
+// masqueradeChain gives what leaves a network, by another interface than its
+// bridge, the address of that interface.
+func masqueradeChain(n desired.Network) (rs.Chain, bool) {
+	if !masquerades(n) {
+		return rs.Chain{}, false
+	}
+	c := rs.Chain{Name: masqueradeName(n)}
+	comment := rs.NewOwner(n.ID, "").Comment()
+	for _, s := range n.Subnets() {
+		saddr := rs.IPSaddr
+		if s.Prefix.Addr().Is6() {
+			saddr = rs.IP6Saddr
+		}
+		c.Rules = append(c.Rules, rs.NewRule(rs.IsNot(oifname, rs.Iface(n.Bridge)),
+			rs.InPrefix{Left: saddr, Prefix: s.Prefix.Masked()}, rs.Counter{}, rs.Masquerade{}).Because(comment))
+	}
+	return c, true
+}
