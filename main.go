@@ -1,0 +1,144 @@
+// Command nftnet is a Docker network driver in native nftables, and an
+// inspector of any nftables ruleset.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"runtime"
+	"syscall"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/spf13/cobra"
+
+	"nftnet/plugin"
+)
+
+// version is set by the Makefile.
+var version = "devel"
+
+const (
+	defaultSocket = "/run/docker/plugins/nftnet.sock"
+	defaultState  = "/var/lib/nftnet/state.db"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := root().ExecuteContext(ctx)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "nftnet:", err)
+		os.Exit(1)
+	}
+}
+
+func root() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "nftnet",
+		Short: "Docker networks in native nftables, and firewalls in plain words",
+		Long: `nftnet is two things:
+
+  a network driver for Docker. While "nftnet serve" runs,
+      docker network create -d nftnet web
+      docker run -d --network web -p 8080:80 IMAGE
+  makes the bridge, the isolation and the published port in one nftables table,
+  inet nftnet, without iptables and without a proxy process for each port;
+
+  an inspector. "nftnet inspect" prints the live nftables ruleset of this host,
+  whoever made it, with a plain sentence for each chain and rule.`,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	cmd.AddCommand(serveCommand(), portsCommand(), versionCommand())
+	return cmd
+}
+
+// fromEnv is the value of an environment variable, or another where it is not
+// set: a flag given by the user stands before both.
+func fromEnv(name, otherwise string) string {
+	if v := os.Getenv(name); v != "" {
+		return v
+	}
+	return otherwise
+}
+
+func socketFlag(cmd *cobra.Command, into *string) {
+	cmd.Flags().StringVar(into, "socket", fromEnv("NFTNET_SOCKET", defaultSocket),
+		"socket on which Docker finds the driver, by its file name (environment: NFTNET_SOCKET)")
+}
+
+func serveCommand() *cobra.Command {
+	var socket, state, level string
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Run the network driver",
+		Long: `Run the network driver until it is told to stop.
+
+Docker finds it by its socket; the socket's file name is the driver's name in
+"docker network create -d NAME". What Docker asked for is kept in the state file,
+and restored from there at the start. A stop leaves networks and connections of
+containers as they are; the next start takes up from there. Only the sockets
+that keep other programs off published ports, and that serve [::1], close.
+
+Needs root, or CAP_NET_ADMIN and write access to /proc/sys/net. The log goes to
+standard error, one line for each call of Docker. systemd is told when the
+driver is ready (Type=notify).`,
+		Example: `  nftnet serve
+  nftnet serve --state /srv/nftnet/state.db --log-level warn`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return serve(cmd.Context(), socket, state, level)
+		},
+	}
+	socketFlag(cmd, &socket)
+	cmd.Flags().StringVar(&state, "state", fromEnv("NFTNET_STATE", defaultState),
+		"file that keeps the networks and endpoints (environment: NFTNET_STATE)")
+	cmd.Flags().StringVar(&level, "log-level", fromEnv("NFTNET_LOG_LEVEL", "info"),
+		"debug, info, warn or error (environment: NFTNET_LOG_LEVEL)")
+	return cmd
+}
+
+func serve(ctx context.Context, socket, state, level string) (err error) {
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(level)); err != nil {
+		return fmt.Errorf("log level %q is not allowed: debug, info, warn and error are", level)
+	}
+	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: l}))
+	driver, err := plugin.Open(ctx, state, log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, driver.Close()) }()
+	listener, err := plugin.Listen(socket)
+	if err != nil {
+		return err
+	}
+	log.Info("serving", "socket", socket, "state", state, "version", version)
+	notify(log, daemon.SdNotifyReady)
+	err = plugin.NewServer(driver, log).Serve(ctx, listener)
+	notify(log, daemon.SdNotifyStopping)
+	log.Info("stopped: networks and containers stay connected")
+	return err
+}
+
+// notify tells systemd, where it started us.
+func notify(log *slog.Logger, state string) {
+	if _, err := daemon.SdNotify(false, state); err != nil {
+		log.Warn("notify systemd", "error", err)
+	}
+}
+
+func versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Print the version",
+		Args:  cobra.NoArgs,
+		Run: func(cmd *cobra.Command, _ []string) {
+			fmt.Fprintf(cmd.OutOrStdout(), "nftnet %s (%s, %s/%s)\n", version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+		},
+	}
+}

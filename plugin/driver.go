@@ -1,0 +1,372 @@
+// Package plugin is nftnet's libnetwork remote driver: it turns Docker's calls
+// into desired state, and desired state into bridges, links, port sockets and
+// rules.
+//
+// Every call goes the same way: the state on disk first, then the kernel, both
+// so that doing them again changes nothing. What a call undoes is never written
+// by hand: the state without the thing is applied.
+package plugin
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"regexp"
+	"sync"
+
+	"nftnet/internal/desired"
+	"nftnet/internal/kernel"
+	"nftnet/plugin/link"
+	"nftnet/plugin/port"
+	"nftnet/plugin/store"
+)
+
+// Driver answers Docker's calls. Its methods may be called from several
+// goroutines.
+type Driver struct {
+	log   *slog.Logger
+	store *store.Store
+	nft   *kernel.Conn
+	ports *port.Holder
+	// knocks runs beside the calls.
+	knocks *knocks
+
+	// mu protects state, and keeps a change to it together with the change to
+	// the ruleset. Links are made and removed outside: the kernel takes tens of
+	// milliseconds to remove one.
+	mu    sync.Mutex
+	state desired.State
+}
+
+// Open reads the state file and brings the kernel to what it asks for.
+func Open(ctx context.Context, statePath string, log *slog.Logger) (*Driver, error) {
+	s, err := store.Open(statePath)
+	if err != nil {
+		return nil, err
+	}
+	nft, err := kernel.Open()
+	if err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	d := &Driver{log: log, store: s, nft: nft, ports: port.NewHolder(log), knocks: &knocks{log: log}}
+	if err := d.restore(ctx); err != nil {
+		return nil, errors.Join(err, d.Close())
+	}
+	return d, nil
+}
+
+// Close gives back what the process holds. Networks, links and rules stay:
+// containers keep their connections, and the next start takes up from here.
+func (d *Driver) Close() error {
+	d.knocks.wait()
+	return errors.Join(d.ports.Close(), d.nft.Close(), d.store.Close())
+}
+
+var dockerID = regexp.MustCompile(`^[0-9a-f]{12,128}$`)
+
+func checkID(what, id string) error {
+	if !dockerID.MatchString(id) {
+		return badRequest("%s %q is not an id of Docker's: at least 12 digits from 0-9 and a-f are", what, id)
+	}
+	return nil
+}
+
+func (d *Driver) getCapabilities(context.Context, empty) (capabilities, error) {
+	return capabilities{Scope: "local", ConnectivityScope: "local", GwAllocChecker: true}, nil
+}
+
+// gwAllocCheck lets Docker reserve the gateway's address: the bridge has it.
+func (d *Driver) gwAllocCheck(context.Context, gwAllocCheckRequest) (gwAllocCheckResponse, error) {
+	return gwAllocCheckResponse{}, nil
+}
+
+func (d *Driver) createNetwork(_ context.Context, req createNetworkRequest) (empty, error) {
+	if err := checkID("network", req.NetworkID); err != nil {
+		return empty{}, err
+	}
+	n, err := parseNetwork(req)
+	if err != nil {
+		return empty{}, err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.checkNetwork(n); err != nil {
+		return empty{}, err
+	}
+	err = d.change(n.ID, "", func(s *desired.State) { s.Networks[n.ID] = n })
+	return empty{}, err
+}
+
+// checkNetwork refuses a network that another one stands in the way of.
+func (d *Driver) checkNetwork(n desired.Network) error {
+	for _, other := range d.state.SortedNetworks() {
+		if other.ID == n.ID {
+			continue
+		}
+		if other.Bridge == n.Bridge {
+			return fmt.Errorf("option %s: %q is the bridge of network %.12s already: allowed is a name of its own",
+				optionBridgeName, n.Bridge, other.ID)
+		}
+		for _, a := range n.Subnets() {
+			for _, b := range other.Subnets() {
+				if a.Prefix.Overlaps(b.Prefix) {
+					return fmt.Errorf("subnet %s overlaps subnet %s of network %.12s: allowed is a subnet of its own",
+						a.Prefix, b.Prefix, other.ID)
+				}
+			}
+		}
+	}
+	if _, again := d.state.Networks[n.ID]; again {
+		return nil
+	}
+	exists, err := link.Exists(n.Bridge)
+	if err == nil && exists {
+		err = fmt.Errorf("option %s: an interface named %q exists already: allowed is a name of its own", optionBridgeName, n.Bridge)
+	}
+	return err
+}
+
+func (d *Driver) deleteNetwork(_ context.Context, req networkRequest) (empty, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	n, ok := d.state.Networks[req.NetworkID]
+	if !ok {
+		return empty{}, nil
+	}
+	var errs []error
+	for _, e := range d.state.EndpointsOf(n.ID) {
+		errs = append(errs, d.drop(e))
+	}
+	errs = append(errs, d.change(n.ID, "", func(s *desired.State) { delete(s.Networks, n.ID) }))
+	return empty{}, errors.Join(errs...)
+}
+
+func (d *Driver) createEndpoint(_ context.Context, req createEndpointRequest) (createEndpointResponse, error) {
+	if err := checkID("endpoint", req.EndpointID); err != nil {
+		return createEndpointResponse{}, err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	n, ok := d.state.Networks[req.NetworkID]
+	if !ok {
+		return createEndpointResponse{}, unknownNetwork(req.NetworkID)
+	}
+	e, given, err := parseEndpoint(req, n)
+	if err != nil {
+		return createEndpointResponse{}, err
+	}
+	if err := d.dropPredecessors(e); err != nil {
+		return createEndpointResponse{}, err
+	}
+	if err := d.change(n.ID, e.ID, func(s *desired.State) { s.Endpoints[e.ID] = e }); err != nil {
+		return createEndpointResponse{}, err
+	}
+	if given {
+		return createEndpointResponse{}, nil
+	}
+	return createEndpointResponse{Interface: &endpointInterface{MacAddress: e.MAC}}, nil
+}
+
+func unknownNetwork(id string) error {
+	return fmt.Errorf("network %.12s is unknown to nftnet: it was made while another state file was in use, remove and create it again", id)
+}
+
+// parseEndpoint reads the addresses of an endpoint. given says whether Docker
+// gave the link address itself: then it must not be answered.
+func parseEndpoint(req createEndpointRequest, n desired.Network) (e desired.Endpoint, given bool, err error) {
+	e = desired.Endpoint{ID: req.EndpointID, NetworkID: n.ID}
+	in := endpointInterface{}
+	if req.Interface != nil {
+		in = *req.Interface
+	}
+	if e.IPv4, err = parseAddr(in.Address, n.IPv4, "IPv4"); err != nil {
+		return e, false, err
+	}
+	if e.IPv6, err = parseAddr(in.AddressIPv6, n.IPv6, "IPv6"); err != nil {
+		return e, false, err
+	}
+	if in.MacAddress != "" {
+		mac, err := net.ParseMAC(in.MacAddress)
+		if err != nil || len(mac) != 6 || mac[0]&1 != 0 {
+			return e, true, fmt.Errorf("MAC address %q is not allowed: a unicast address of 6 bytes is", in.MacAddress)
+		}
+		e.MAC = mac.String()
+		return e, true, nil
+	}
+	e.MAC = linkAddr(e).String()
+	return e, false, nil
+}
+
+func parseAddr(text string, s desired.Subnet, family string) (netip.Addr, error) {
+	if text == "" {
+		return netip.Addr{}, nil
+	}
+	p, err := netip.ParsePrefix(text)
+	if err != nil || !s.IsValid() || !s.Prefix.Contains(p.Addr()) {
+		return netip.Addr{}, fmt.Errorf("%s address %q is not an address of the network's subnet %s", family, text, s.Prefix)
+	}
+	return p.Addr(), nil
+}
+
+// linkAddr makes the link address of a container from its IPv4 address, as
+// Docker does: a neighbour that still has the address in its ARP cache is right
+// when a container gets it again. 02 marks it as locally administered.
+func linkAddr(e desired.Endpoint) net.HardwareAddr {
+	mac := net.HardwareAddr{0x02, 0x42, 0, 0, 0, 0}
+	if e.IPv4.IsValid() {
+		a := e.IPv4.As4()
+		copy(mac[2:], a[:])
+		return mac
+	}
+	_, _ = rand.Read(mac[1:])
+	return mac
+}
+
+// dropPredecessors drops endpoints that hold an address which Docker has given
+// to another now: their containers died without a call to the driver.
+func (d *Driver) dropPredecessors(e desired.Endpoint) error {
+	for _, other := range d.state.EndpointsOf(e.NetworkID) {
+		same := (e.IPv4.IsValid() && other.IPv4 == e.IPv4) || (e.IPv6.IsValid() && other.IPv6 == e.IPv6)
+		if other.ID == e.ID || !same {
+			continue
+		}
+		d.log.Info("drop endpoint whose address Docker gave to another", "endpoint", other.ID, "by", e.ID)
+		if err := d.drop(other); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (d *Driver) deleteEndpoint(_ context.Context, req endpointRequest) (empty, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	e, ok := d.endpoint(req.NetworkID, req.EndpointID)
+	if !ok {
+		return empty{}, nil
+	}
+	return empty{}, d.drop(e)
+}
+
+func (d *Driver) endpoint(networkID, id string) (desired.Endpoint, bool) {
+	e, ok := d.state.Endpoints[id]
+	return e, ok && e.NetworkID == networkID
+}
+
+func (d *Driver) endpointOperInfo(context.Context, endpointRequest) (operInfoResponse, error) {
+	return operInfoResponse{Value: map[string]any{}}, nil
+}
+
+func (d *Driver) join(_ context.Context, req joinRequest) (joinResponse, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	n, ok := d.state.Networks[req.NetworkID]
+	if !ok {
+		return joinResponse{}, unknownNetwork(req.NetworkID)
+	}
+	e, ok := d.endpoint(req.NetworkID, req.EndpointID)
+	if !ok {
+		return joinResponse{}, fmt.Errorf("endpoint %.12s is unknown in network %.12s", req.EndpointID, req.NetworkID)
+	}
+	if e.HostLink != "" {
+		// Docker joins once: the link of an earlier try may be gone with its
+		// sandbox.
+		again := e
+		again.HostLink = ""
+		if err := d.change(n.ID, e.ID, func(s *desired.State) { s.Endpoints[e.ID] = again }); err != nil {
+			return joinResponse{}, err
+		}
+	}
+	e.HostLink = link.HostName(e.ID)
+	if err := d.change(n.ID, e.ID, func(s *desired.State) { s.Endpoints[e.ID] = e }); err != nil {
+		return joinResponse{}, err
+	}
+	return joinAnswer(n, e), nil
+}
+
+// joinAnswer names the link that Docker is to move into the container. An
+// internal network has no gateway: without one and without the word to the
+// contrary Docker would add one of its own.
+func joinAnswer(n desired.Network, e desired.Endpoint) joinResponse {
+	r := joinResponse{
+		InterfaceName:         interfaceName{SrcName: link.ContainerName(e.ID), DstPrefix: n.IfacePrefix},
+		DisableGatewayService: n.Internal,
+	}
+	if n.Internal {
+		return r
+	}
+	if e.IPv4.IsValid() && n.IPv4.Gateway.IsValid() {
+		r.Gateway = n.IPv4.Gateway.String()
+	}
+	if e.IPv6.IsValid() && n.IPv6.Gateway.IsValid() {
+		r.GatewayIPv6 = n.IPv6.Gateway.String()
+	}
+	return r
+}
+
+func (d *Driver) leave(_ context.Context, req endpointRequest) (empty, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	e, ok := d.endpoint(req.NetworkID, req.EndpointID)
+	if !ok {
+		return empty{}, nil
+	}
+	e.HostLink, e.Published = "", nil
+	err := d.change(e.NetworkID, e.ID, func(s *desired.State) { s.Endpoints[e.ID] = e })
+	return empty{}, err
+}
+
+func (d *Driver) programExternalConnectivity(_ context.Context, req connectivityRequest) (empty, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	n, ok := d.state.Networks[req.NetworkID]
+	if !ok {
+		return empty{}, unknownNetwork(req.NetworkID)
+	}
+	e, ok := d.endpoint(req.NetworkID, req.EndpointID)
+	if !ok {
+		return empty{}, fmt.Errorf("endpoint %.12s is unknown in network %.12s", req.EndpointID, req.NetworkID)
+	}
+	// Docker sends the ports of containers on internal networks too.
+	if n.Internal {
+		return empty{}, nil
+	}
+	if err := d.unpublish(e); err != nil {
+		return empty{}, err
+	}
+	requests, err := parseBindings(req.Options.PortMap, n, port.HasIPv6())
+	if err != nil {
+		return empty{}, err
+	}
+	e.Published, err = d.allocate(requests, e, req.Options.NoProxy6To4)
+	if err != nil {
+		return empty{}, err
+	}
+	err = d.change(n.ID, e.ID, func(s *desired.State) { s.Endpoints[e.ID] = e })
+	return empty{}, err
+}
+
+func (d *Driver) revokeExternalConnectivity(_ context.Context, req endpointRequest) (empty, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	e, ok := d.endpoint(req.NetworkID, req.EndpointID)
+	if !ok {
+		return empty{}, nil
+	}
+	return empty{}, d.unpublish(e)
+}
+
+// unpublish takes back all ports of an endpoint; d.mu is held.
+func (d *Driver) unpublish(e desired.Endpoint) error {
+	e.Published = nil
+	return d.change(e.NetworkID, e.ID, func(s *desired.State) { s.Endpoints[e.ID] = e })
+}
+
+// drop forgets an endpoint and all that it had; d.mu is held.
+func (d *Driver) drop(e desired.Endpoint) error {
+	return d.change(e.NetworkID, e.ID, func(s *desired.State) { delete(s.Endpoints, e.ID) })
+}

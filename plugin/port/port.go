@@ -1,0 +1,249 @@
+// Package port holds the host ports that are published: one socket of the
+// daemon for each, bound and listening, so that no other program can take it.
+//
+// The kernel translates what comes to a published port before any socket sees
+// it, so a socket has nothing to do but be there, behind a filter that keeps it
+// silent. What the kernel cannot translate the same socket serves: clients of
+// [::1], clients by a link-local address, and clients of the family that the
+// container does not have.
+package port
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"syscall"
+
+	"golang.org/x/net/bpf"
+	"golang.org/x/sys/unix"
+
+	"nftnet/internal/desired"
+)
+
+// InUseError says that a host port cannot be had.
+type InUseError struct {
+	Port desired.Port
+	Err  error
+}
+
+func (e *InUseError) Error() string {
+	if errors.Is(e.Err, unix.EADDRNOTAVAIL) {
+		return fmt.Sprintf("cannot publish host port %s: the host has no such address", e.Port.Key())
+	}
+	return fmt.Sprintf("cannot publish host port %s: %v", e.Port.Key(), e.Err)
+}
+
+// Unwrap is the system's error.
+func (e *InUseError) Unwrap() error { return e.Err }
+
+// errInUse replaces the system's text, which does not say who could have the
+// port.
+var errInUse = fmt.Errorf("another program on this host has it: %w", unix.EADDRINUSE)
+
+// Holder holds port sockets. Its methods may be called from several goroutines.
+type Holder struct {
+	log *slog.Logger
+
+	mu   sync.Mutex
+	held map[string]holding
+}
+
+// holding is a held port.
+type holding struct {
+	port   desired.Port
+	socket socket
+}
+
+// socket is a bound socket of one protocol.
+type socket interface {
+	io.Closer
+	// serve begins to serve the clients that the kernel cannot translate.
+	serve(to netip.AddrPort)
+}
+
+// NewHolder is a Holder that holds nothing yet.
+func NewHolder(log *slog.Logger) *Holder { return &Holder{log: log, held: map[string]holding{}} }
+
+// Hold binds the port's socket, silent. It is no error that the same port is
+// held already.
+func (h *Holder) Hold(p desired.Port) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if have, ok := h.held[p.Key()]; ok {
+		if have.port == p {
+			return nil
+		}
+		return &InUseError{Port: p, Err: unix.EADDRINUSE}
+	}
+	s, err := open(p, h.log)
+	if errors.Is(err, unix.EADDRINUSE) {
+		err = errInUse
+	}
+	if err != nil {
+		return &InUseError{Port: p, Err: err}
+	}
+	h.held[p.Key()] = holding{p, s}
+	return nil
+}
+
+// Serve begins to serve a held port, as far as the kernel cannot translate it.
+func (h *Holder) Serve(p desired.Port) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if have, ok := h.held[p.Key()]; ok && served(p) {
+		have.socket.serve(p.Container)
+	}
+}
+
+// served says whether a port has clients that the kernel cannot translate.
+func served(p desired.Port) bool {
+	return !p.Translated() || (p.Host.Addr().Is6() && p.Any()) || p.Host.Addr().IsLinkLocalUnicast()
+}
+
+// Release closes the port's socket and the connections that it serves.
+func (h *Holder) Release(p desired.Port) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	have, ok := h.held[p.Key()]
+	if !ok || have.port != p {
+		return
+	}
+	delete(h.held, p.Key())
+	if err := have.socket.Close(); err != nil {
+		h.log.Warn("close port socket", "port", p.Key(), "error", err)
+	}
+}
+
+// Close releases every port.
+func (h *Holder) Close() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var errs []error
+	for key, have := range h.held {
+		errs = append(errs, have.socket.Close())
+		delete(h.held, key)
+	}
+	return errors.Join(errs...)
+}
+
+// HasIPv6 says whether sockets of the host can have IPv6 addresses.
+func HasIPv6() bool {
+	l, err := net.ListenPacket("udp6", "[::1]:0")
+	if err != nil {
+		return false
+	}
+	return l.Close() == nil
+}
+
+// IsTaken says whether err means that another has the port, so that another
+// port may be free.
+func IsTaken(err error) bool { return errors.Is(err, unix.EADDRINUSE) }
+
+// IsMissingAddress says whether err means that the host lacks the address.
+func IsMissingAddress(err error) bool { return errors.Is(err, unix.EADDRNOTAVAIL) }
+
+func open(p desired.Port, log *slog.Logger) (socket, error) {
+	switch p.Proto {
+	case unix.IPPROTO_TCP:
+		return listenTCP(p, log)
+	case unix.IPPROTO_UDP:
+		return listenUDP(p, log)
+	case unix.IPPROTO_SCTP:
+		return bindSCTP(p)
+	}
+	return nil, fmt.Errorf("%s is not supported: tcp, udp and sctp are", desired.ProtoName(p.Proto))
+}
+
+// network is Go's name for a protocol in the family of an address.
+func network(proto string, a netip.Addr) string {
+	if a.Is4() {
+		return proto + "4"
+	}
+	return proto + "6"
+}
+
+// silent is a socket filter that drops every packet.
+var silent = func() []bpf.RawInstruction {
+	raw, err := bpf.Assemble([]bpf.Instruction{bpf.RetConstant{Val: 0}})
+	if err != nil {
+		panic(err)
+	}
+	return raw
+}()
+
+// silence attaches the filter that drops every packet, before the socket is
+// bound: no client gets an answer until the port is served.
+func silence(_, _ string, c syscall.RawConn) error {
+	return control(c, func(fd int) error {
+		filter := make([]unix.SockFilter, len(silent))
+		for i, x := range silent {
+			filter[i] = unix.SockFilter{Code: x.Op, Jt: x.Jt, Jf: x.Jf, K: x.K}
+		}
+		return unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER,
+			&unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]})
+	})
+}
+
+// speak takes the filter off again.
+func speak(c syscall.RawConn) error {
+	return control(c, func(fd int) error {
+		return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DETACH_FILTER, 0)
+	})
+}
+
+func control(c syscall.RawConn, fn func(fd int) error) error {
+	var inner error
+	if err := c.Control(func(fd uintptr) { inner = fn(int(fd)) }); err != nil {
+		return err
+	}
+	return inner
+}
+
+var listenConfig = net.ListenConfig{Control: silence}
+
+// sctpSocket holds an SCTP port. The kernel may translate SCTP without having
+// sockets for it: then nobody can take the port, and fd is -1.
+type sctpSocket struct{ fd int }
+
+func bindSCTP(p desired.Port) (socket, error) {
+	family := unix.AF_INET6
+	if p.Host.Addr().Is4() {
+		family = unix.AF_INET
+	}
+	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, unix.IPPROTO_SCTP)
+	if errors.Is(err, unix.EPROTONOSUPPORT) || errors.Is(err, unix.ESOCKTNOSUPPORT) {
+		return sctpSocket{-1}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var sa unix.Sockaddr = &unix.SockaddrInet4{Port: int(p.Host.Port()), Addr: p.Host.Addr().Unmap().As4()}
+	if family == unix.AF_INET6 {
+		sa = &unix.SockaddrInet6{Port: int(p.Host.Port()), Addr: p.Host.Addr().As16()}
+		err = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1)
+	}
+	if err == nil {
+		err = unix.Bind(fd, sa)
+	}
+	if err != nil {
+		return nil, errors.Join(err, unix.Close(fd))
+	}
+	return sctpSocket{fd}, nil
+}
+
+func (s sctpSocket) serve(netip.AddrPort) {}
+
+func (s sctpSocket) Close() error {
+	if s.fd < 0 {
+		return nil
+	}
+	return unix.Close(s.fd)
+}
+
+// background is the context of what lives as long as its socket.
+var background = context.Background()

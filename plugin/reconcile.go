@@ -1,0 +1,218 @@
+package plugin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"syscall"
+
+	"nftnet/internal/desired"
+	"nftnet/internal/kernel"
+	rs "nftnet/internal/ruleset"
+	"nftnet/isolation"
+	"nftnet/nat"
+	"nftnet/plugin/link"
+)
+
+// Ruleset is the table that a state asks for.
+func Ruleset(s desired.State) rs.Ruleset { return rs.Merge(nat.Ruleset(s), isolation.Ruleset(s)) }
+
+// change alters the state of a network, or of one of its endpoints, and makes
+// the kernel follow: the state on disk first. Where the kernel refuses, state
+// and kernel go back to what they were. d.mu is held.
+func (d *Driver) change(networkID, endpointID string, alter func(*desired.State)) error {
+	before := d.state.Part(networkID, endpointID)
+	after := before.Clone()
+	alter(&after)
+	if reflect.DeepEqual(before, after) {
+		return nil
+	}
+	if err := d.store.Save(before, after); err != nil {
+		return err
+	}
+	d.assume(before, after)
+	err := d.realise(before, after)
+	if err == nil {
+		return nil
+	}
+	undo := errors.Join(d.store.Save(after, before), d.realise(after, before))
+	d.assume(after, before)
+	if undo != nil {
+		d.log.Error("undo a change that failed", "error", undo)
+	}
+	return err
+}
+
+// assume replaces a part of the state in memory.
+func (d *Driver) assume(before, after desired.State) {
+	for id := range before.Networks {
+		delete(d.state.Networks, id)
+	}
+	for id := range before.Endpoints {
+		delete(d.state.Endpoints, id)
+	}
+	for id, n := range after.Networks {
+		d.state.Networks[id] = n
+	}
+	for id, e := range after.Endpoints {
+		d.state.Endpoints[id] = e
+	}
+}
+
+// realise brings links, rules and port sockets from one state of a part to
+// another: what is made has its links first, so that rules find their bridge;
+// what is removed loses its rules first.
+func (d *Driver) realise(before, after desired.State) error {
+	if err := d.makeLinks(before, after); err != nil {
+		return err
+	}
+	if err := d.applyRules(before, after); err != nil {
+		return err
+	}
+	d.settlePorts(before, after)
+	return d.removeLinks(before, after)
+}
+
+func (d *Driver) makeLinks(before, after desired.State) error {
+	for id, n := range after.Networks {
+		if _, had := before.Networks[id]; !had {
+			if err := link.EnsureBridge(n); err != nil {
+				return err
+			}
+		}
+	}
+	for id, e := range after.Endpoints {
+		if e.HostLink != "" && before.Endpoints[id].HostLink == "" {
+			if err := link.Attach(after.Networks[e.NetworkID], e); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (d *Driver) removeLinks(before, after desired.State) error {
+	var errs []error
+	for id, e := range before.Endpoints {
+		if e.HostLink != "" && after.Endpoints[id].HostLink == "" {
+			errs = append(errs, link.Detach(e))
+		}
+	}
+	for id, n := range before.Networks {
+		if _, stays := after.Networks[id]; !stays {
+			errs = append(errs, link.DeleteBridge(n.Bridge))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// applyRules changes the table by what differs between two states of a part.
+// Where the table is not what it should be, because somebody changed it, it is
+// made whole from the state instead.
+func (d *Driver) applyRules(before, after desired.State) error {
+	err := d.nft.Apply(rs.Diff(Ruleset(before), Ruleset(after)))
+	if errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.EEXIST) || errors.Is(err, syscall.EBUSY) {
+		d.log.Warn("table was changed by somebody else, making it whole", "table", desired.Table, "error", err)
+		return d.reconcileRules()
+	}
+	return err
+}
+
+// reconcileRules reads the table and brings it to what the state asks for.
+func (d *Driver) reconcileRules() error {
+	have, err := d.nft.Read(kernel.Filter{Family: rs.FamilyInet, Table: desired.Table})
+	if err != nil {
+		return err
+	}
+	return d.nft.Apply(rs.Diff(have, Ruleset(d.state)))
+}
+
+// settlePorts lets go of the sockets of ports that are published no more and
+// serves the new ones. Clients that knocked while the rules were otherwise are
+// forgotten.
+func (d *Driver) settlePorts(before, after desired.State) {
+	old, now := publishedBy(before), publishedBy(after)
+	var changed []desired.Port
+	for p := range old {
+		if !now[p] {
+			d.ports.Release(p)
+			changed = append(changed, p)
+		}
+	}
+	for p := range now {
+		if !old[p] {
+			d.ports.Serve(p)
+			changed = append(changed, p)
+		}
+	}
+	d.knocks.forget(changed)
+}
+
+func publishedBy(s desired.State) map[desired.Port]bool {
+	out := map[desired.Port]bool{}
+	for _, e := range s.Endpoints {
+		for _, p := range e.Published {
+			out[p] = true
+		}
+	}
+	return out
+}
+
+// restore brings the kernel to the stored state at the start: after a restart
+// of the driver that is mostly so already, after one of the host nothing is.
+func (d *Driver) restore(context.Context) error {
+	state, err := d.store.Load()
+	if err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.state = state
+	if err := d.forgetDead(); err != nil {
+		return err
+	}
+	for _, n := range d.state.SortedNetworks() {
+		if err := link.EnsureBridge(n); err != nil {
+			return fmt.Errorf("restore network %.12s: %w", n.ID, err)
+		}
+	}
+	for _, e := range d.state.SortedEndpoints() {
+		for _, p := range e.Published {
+			if err := d.ports.Hold(p); err != nil {
+				d.log.Error("a published port was taken while nftnet was not running", "endpoint", e.ID, "error", err)
+			}
+		}
+	}
+	if err := d.reconcileRules(); err != nil {
+		return err
+	}
+	d.settlePorts(desired.New(), d.state)
+	return nil
+}
+
+// forgetDead drops the endpoints that are gone: those whose network is unknown,
+// and those whose veth pair went with their container while nobody told us.
+func (d *Driver) forgetDead() error {
+	for _, e := range d.state.SortedEndpoints() {
+		alive := d.state.Networks[e.NetworkID].ID != ""
+		if alive && e.HostLink != "" {
+			exists, err := link.Exists(e.HostLink)
+			if err != nil {
+				return err
+			}
+			alive = exists
+		}
+		if alive {
+			continue
+		}
+		d.log.Info("forget endpoint whose container is gone", "endpoint", e.ID, "network", e.NetworkID)
+		part := desired.New()
+		part.Endpoints[e.ID] = e
+		if err := d.store.Save(part, desired.New()); err != nil {
+			return err
+		}
+		delete(d.state.Endpoints, e.ID)
+	}
+	return nil
+}

@@ -1,0 +1,109 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"nftnet/plugin"
+)
+
+func portsCommand() *cobra.Command {
+	var socket, format string
+	cmd := &cobra.Command{
+		Use:   "ports",
+		Short: "List the published ports and the containers they lead to",
+		Long: `List the host ports that containers on nftnet networks publish.
+
+"docker ps" cannot show them: it lists ports of Docker's own drivers only. The
+list comes from the running driver, the names from Docker where it answers.`,
+		Example: `  nftnet ports
+  nftnet ports --format json`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := checkFormat(format, "text", "json"); err != nil {
+				return err
+			}
+			list, err := askPorts(cmd.Context(), socket)
+			if err != nil {
+				return err
+			}
+			if format == "json" {
+				return printJSON(cmd.OutOrStdout(), list)
+			}
+			return printPorts(cmd.OutOrStdout(), list)
+		},
+	}
+	socketFlag(cmd, &socket)
+	cmd.Flags().StringVar(&format, "format", "text", "text or json")
+	return cmd
+}
+
+// checkFormat refuses a --format that a command does not have.
+func checkFormat(format string, allowed ...string) error {
+	for _, a := range allowed {
+		if format == a {
+			return nil
+		}
+	}
+	return fmt.Errorf("format %q is not allowed: %v are", format, allowed)
+}
+
+func printJSON(w io.Writer, v any) error {
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	return enc.Encode(v)
+}
+
+// askTimeout bounds how long the driver may take to answer.
+const askTimeout = 10 * time.Second
+
+func askPorts(ctx context.Context, socket string) ([]plugin.Published, error) {
+	client := http.Client{Timeout: askTimeout, Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, "unix", socket)
+		},
+	}}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://nftnet"+plugin.PathPorts, nil)
+	if err != nil {
+		return nil, fmt.Errorf("ask the driver: %w", err)
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("the driver does not answer on %s, is \"nftnet serve\" running? %w", socket, err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("the program on %s is not nftnet: it answers %s", socket, resp.Status)
+	}
+	var list []plugin.Published
+	if err := json.NewDecoder(resp.Body).Decode(&list); err != nil {
+		return nil, fmt.Errorf("read the driver's answer: %w", err)
+	}
+	return list, nil
+}
+
+func printPorts(w io.Writer, list []plugin.Published) error {
+	if len(list) == 0 {
+		_, err := fmt.Fprintln(w, "no ports are published")
+		return err
+	}
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "HOST\tPROTOCOL\tCONTAINER\tNETWORK\tENDPOINT\tBY")
+	for _, p := range list {
+		by := "kernel"
+		if p.Served {
+			by = "port socket"
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%.12s\t%.12s\t%s\n", p.Host, p.Proto, p.Container, p.Network, p.Endpoint, by)
+	}
+	return t.Flush()
+}
