@@ -91,17 +91,18 @@ func handle[Req, Resp any](s *Server, name string, fn func(context.Context, Req)
 			return
 		}
 		resp, err := fn(r.Context(), req)
-		attrs := append(idAttrs(req), "took", time.Since(start).Round(time.Microsecond))
+		attrs := append([]any{"name", name}, idAttrs(req)...)
+		attrs = append(attrs, "took", time.Since(start).Round(time.Microsecond))
 		var bad *requestError
 		switch {
 		case errors.As(err, &bad):
-			s.log.Warn("call", append(attrs, "name", name, "error", err)...)
+			s.log.Warn("call", append(attrs, "error", err)...)
 			answer(w, http.StatusBadRequest, errorResponse{err.Error()})
 		case err != nil:
-			s.log.Error("call", append(attrs, "name", name, "error", err)...)
+			s.log.Error("call", append(attrs, "error", err)...)
 			answer(w, http.StatusOK, errorResponse{err.Error()})
 		default:
-			s.log.Info("call", append(attrs, "name", name)...)
+			s.log.Info("call", attrs...)
 			answer(w, http.StatusOK, resp)
 		}
 	})

@@ -119,6 +119,13 @@ func (h *Holder) Release(p desired.Port) {
 	}
 }
 
+// Len is how many ports are held.
+func (h *Holder) Len() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.held)
+}
+
 // Close releases every port.
 func (h *Holder) Close() error {
 	h.mu.Lock()

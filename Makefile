@@ -1,0 +1,49 @@
+# Everything here runs on Debian, as root: make demo and make test install what
+# is missing by themselves (scripts/setup).
+export PATH := $(CURDIR)/.tools/go/bin:/usr/local/go/bin:/usr/local/sbin:/usr/sbin:/sbin:$(PATH)
+export GOTOOLCHAIN := local
+
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+STATICCHECK := go tool -modfile=scripts/tools.mod staticcheck
+FUZZTIME ?= 30s
+
+.PHONY: all build install demo test lint unit fuzz bench clean setup
+
+all: build
+
+setup:
+	@scripts/setup
+
+# One static binary, without cgo.
+build: setup
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/nftnet .
+
+install: build
+	install -D -m 755 bin/nftnet $(DESTDIR)/usr/local/bin/nftnet
+
+# A Docker engine in a throw-away sandbox, with nftnet as its network driver.
+demo: build
+	go run ./scripts/demo bin/nftnet
+
+test: setup lint unit
+
+lint:
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo "not gofmt-ed:"; gofmt -l $$(git ls-files '*.go'); exit 1; }
+	go vet ./...
+	$(STATICCHECK) ./...
+
+# Tests make network namespaces and engines of their own: no more packages at a
+# time than there are cores, or they starve each other.
+unit:
+	go test -race -count=1 -timeout 40m ./...
+
+# Each fuzz target in turn, for FUZZTIME.
+fuzz:
+	scripts/fuzz $(FUZZTIME)
+
+bench: setup
+	go test -run '^$$' -bench . -benchmem ./...
+
+clean:
+	rm -rf bin

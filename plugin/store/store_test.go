@@ -1,0 +1,110 @@
+package store
+
+import (
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"nftnet/internal/desired"
+)
+
+func state() desired.State {
+	s := desired.New()
+	s.Networks["n1"] = desired.Network{
+		ID: "n1", Bridge: "nft-n1", ICC: true, Masquerade: true, MTU: 1400, IfacePrefix: "eth",
+		IPv4: desired.Subnet{Prefix: netip.MustParsePrefix("10.1.0.0/24"), Gateway: netip.MustParseAddr("10.1.0.1")},
+	}
+	s.Endpoints["e1"] = desired.Endpoint{
+		ID: "e1", NetworkID: "n1", IPv4: netip.MustParseAddr("10.1.0.2"), MAC: "02:42:0a:01:00:02", HostLink: "nfve1",
+		Published: []desired.Port{{
+			Proto: 6, Host: netip.MustParseAddrPort("0.0.0.0:8080"), Container: netip.MustParseAddrPort("10.1.0.2:80"),
+		}},
+	}
+	return s
+}
+
+var netipValues = cmp.Options{
+	cmp.Comparer(func(a, b netip.Addr) bool { return a == b }),
+	cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b }),
+	cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
+}
+
+func open(t *testing.T, path string) *Store {
+	t.Helper()
+	s, err := Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	return s
+}
+
+func load(t *testing.T, s *Store) desired.State {
+	t.Helper()
+	got, err := s.Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return got
+}
+
+func TestStateSurvives(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "deep", "state.db")
+	s := open(t, path)
+	if diff := cmp.Diff(desired.New(), load(t, s), netipValues); diff != "" {
+		t.Errorf("a new file is not empty:\n%s", diff)
+	}
+	if err := s.Save(desired.New(), state()); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = open(t, path)
+	if diff := cmp.Diff(state(), load(t, s), netipValues); diff != "" {
+		t.Errorf("what was read back differs:\n%s", diff)
+	}
+	if err := s.Save(state().Part("n1", "e1"), state().Part("n1", "")); err != nil {
+		t.Fatal(err)
+	}
+	if got := load(t, s); len(got.Endpoints) != 0 || len(got.Networks) != 1 {
+		t.Errorf("the endpoint is still there: %+v", got)
+	}
+}
+
+func TestFileIsPrivate(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "state.db")
+	open(t, path)
+	info, err := os.Stat(path)
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("mode %v, %v", info.Mode(), err)
+	}
+}
+
+func TestSecondProcessIsRefused(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "state.db")
+	open(t, path)
+	if _, err := Open(path); err == nil || !strings.Contains(err.Error(), "open in another process") {
+		t.Error(err)
+	}
+}
+
+// TestDamagedFile is refused and kept: a silent start from nothing would cut
+// off every container.
+func TestDamagedFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "state.db")
+	damage := strings.Repeat("no database\n", 1000)
+	if err := os.WriteFile(path, []byte(damage), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(path); err == nil || !strings.Contains(err.Error(), path) {
+		t.Errorf("a damaged file is opened: %v", err)
+	}
+	if text, err := os.ReadFile(path); err != nil || string(text) != damage {
+		t.Errorf("the damaged file was changed: %v", err)
+	}
+}
