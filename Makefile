@@ -21,6 +21,8 @@ build: setup
 
 install: build
 	install -D -m 755 bin/nftnet $(DESTDIR)/usr/local/bin/nftnet
+	install -D -m 644 scripts/nftnet.service $(DESTDIR)/etc/systemd/system/nftnet.service
+	install -D -m 644 README.md $(DESTDIR)/usr/local/share/doc/nftnet/README.md
 
 # A Docker engine in a throw-away sandbox, with nftnet as its network driver.
 demo: build

@@ -11,6 +11,7 @@ import (
 	"os/signal"
 	"runtime"
 	"syscall"
+	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
@@ -53,7 +54,7 @@ func root() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	cmd.AddCommand(serveCommand(), portsCommand(), versionCommand())
+	cmd.AddCommand(serveCommand(), inspectCommand(), portsCommand(), versionCommand())
 	return cmd
 }
 
@@ -69,6 +70,11 @@ func fromEnv(name, otherwise string) string {
 func socketFlag(cmd *cobra.Command, into *string) {
 	cmd.Flags().StringVar(into, "socket", fromEnv("NFTNET_SOCKET", defaultSocket),
 		"socket on which Docker finds the driver, by its file name (environment: NFTNET_SOCKET)")
+}
+
+func dockerFlag(cmd *cobra.Command, into *string) {
+	cmd.Flags().StringVar(into, "docker", "",
+		"Docker's socket, for names (environment: DOCKER_HOST; default unix:///var/run/docker.sock)")
 }
 
 func serveCommand() *cobra.Command {
@@ -108,21 +114,41 @@ func serve(ctx context.Context, socket, state, level string) (err error) {
 		return fmt.Errorf("log level %q is not allowed: debug, info, warn and error are", level)
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: l}))
-	driver, err := plugin.Open(ctx, state, log)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, driver.Close()) }()
+	// The socket comes first: who has it has the host's table, too.
 	listener, err := plugin.Listen(socket)
 	if err != nil {
 		return err
 	}
+	driver, err := plugin.Open(ctx, plugin.Config{State: state, Log: log, ContainerName: containerName})
+	if err != nil {
+		return errors.Join(err, listener.Close())
+	}
+	defer func() { err = errors.Join(err, driver.Close()) }()
 	log.Info("serving", "socket", socket, "state", state, "version", version)
 	notify(log, daemon.SdNotifyReady)
 	err = plugin.NewServer(driver, log).Serve(ctx, listener)
 	notify(log, daemon.SdNotifyStopping)
 	log.Info("stopped: networks and containers stay connected")
 	return err
+}
+
+// nameTimeout bounds how long an error waits for a name.
+const nameTimeout = time.Second
+
+// containerName asks Docker whose an endpoint is; empty where it does not say.
+func containerName(ctx context.Context, endpointID string) string {
+	ctx, cancel := context.WithTimeout(ctx, nameTimeout)
+	defer cancel()
+	names, err := dockerNames(ctx, "")
+	if err != nil {
+		return ""
+	}
+	for _, e := range names.Endpoints {
+		if e.ID == endpointID {
+			return e.Container
+		}
+	}
+	return ""
 }
 
 // notify tells systemd, where it started us.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -12,11 +13,12 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"nftnet/inspect"
 	"nftnet/plugin"
 )
 
 func portsCommand() *cobra.Command {
-	var socket, format string
+	var socket, format, docker string
 	cmd := &cobra.Command{
 		Use:   "ports",
 		Short: "List the published ports and the containers they lead to",
@@ -35,13 +37,19 @@ list comes from the running driver, the names from Docker where it answers.`,
 			if err != nil {
 				return err
 			}
-			if format == "json" {
-				return printJSON(cmd.OutOrStdout(), list)
+			names, err := dockerNames(cmd.Context(), docker)
+			if err != nil && len(list) > 0 {
+				fmt.Fprintln(cmd.ErrOrStderr(), "nftnet: names are missing:", err)
 			}
-			return printPorts(cmd.OutOrStdout(), list)
+			rows := namedPorts(list, names)
+			if format == "json" {
+				return printJSON(cmd.OutOrStdout(), rows)
+			}
+			return printPorts(cmd.OutOrStdout(), rows)
 		},
 	}
 	socketFlag(cmd, &socket)
+	dockerFlag(cmd, &docker)
 	cmd.Flags().StringVar(&format, "format", "text", "text or json")
 	return cmd
 }
@@ -91,19 +99,43 @@ func askPorts(ctx context.Context, socket string) ([]plugin.Published, error) {
 	return list, nil
 }
 
-func printPorts(w io.Writer, list []plugin.Published) error {
+// namedPort is a published port with the names that Docker gives to its
+// network and container, empty where Docker does not answer.
+type namedPort struct {
+	plugin.Published
+	NetworkName   string `json:"network_name,omitempty"`
+	ContainerName string `json:"container_name,omitempty"`
+}
+
+func namedPorts(list []plugin.Published, names inspect.Names) []namedPort {
+	networks, containers := map[string]string{}, map[string]string{}
+	for _, n := range names.Networks {
+		networks[n.ID] = n.Name
+	}
+	for _, e := range names.Endpoints {
+		containers[e.ID] = e.Container
+	}
+	out := make([]namedPort, len(list))
+	for i, p := range list {
+		out[i] = namedPort{p, networks[p.Network], containers[p.Endpoint]}
+	}
+	return out
+}
+
+func printPorts(w io.Writer, list []namedPort) error {
 	if len(list) == 0 {
 		_, err := fmt.Fprintln(w, "no ports are published")
 		return err
 	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "HOST\tPROTOCOL\tCONTAINER\tNETWORK\tENDPOINT\tBY")
+	fmt.Fprintln(t, "HOST\tPROTOCOL\tLEADS TO\tCONTAINER\tNETWORK\tBY")
 	for _, p := range list {
 		by := "kernel"
 		if p.Served {
 			by = "port socket"
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%.12s\t%.12s\t%s\n", p.Host, p.Proto, p.Container, p.Network, p.Endpoint, by)
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", p.Host, p.Proto, p.Container,
+			cmp.Or(p.ContainerName, "endpoint "+p.Endpoint[:12]), cmp.Or(p.NetworkName, p.Network[:12]), by)
 	}
 	return t.Flush()
 }

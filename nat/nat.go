@@ -8,6 +8,7 @@ package nat
 
 import (
 	"net/netip"
+	"strings"
 
 	"nftnet/internal/desired"
 	rs "nftnet/internal/ruleset"
@@ -179,7 +180,13 @@ func masquerades(n desired.Network) bool {
 	return n.Masquerade && !n.Internal && len(n.Subnets()) > 0
 }
 
-func masqueradeName(n desired.Network) string { return "masq-" + n.ShortID() }
+const masqueradePrefix = "masq-"
+
+func masqueradeName(n desired.Network) string { return masqueradePrefix + n.ShortID() }
+
+// OwnsChain says whether a chain's name is one that this package gives to
+// networks: such a chain of an unknown network is left over.
+func OwnsChain(name string) bool { return strings.HasPrefix(name, masqueradePrefix) }
 
 // masqueradeChain gives what leaves a network, by another interface than its
 // bridge, the address of that interface.

@@ -25,26 +25,46 @@ import (
 	"nftnet/plugin/store"
 )
 
+// Config is what a Driver needs.
+type Config struct {
+	// State is the path of the state file.
+	State string
+	Log   *slog.Logger
+	// ContainerName asks Docker for the name of an endpoint's container, for
+	// errors that speak of another container; empty where it does not know. It
+	// must end soon: Docker waits for the driver meanwhile. It may be nil.
+	ContainerName func(ctx context.Context, endpointID string) string
+}
+
 // Driver answers Docker's calls. Its methods may be called from several
 // goroutines.
 type Driver struct {
-	log   *slog.Logger
+	log           *slog.Logger
+	containerName func(ctx context.Context, endpointID string) string
+
 	store *store.Store
 	nft   *kernel.Conn
 	ports *port.Holder
-	// knocks runs beside the calls.
-	knocks *knocks
+	// flows works beside the calls, guard watches the table.
+	flows *flows
+	guard *guard
+	// keeper holds the keeper table open; nil on a kernel without owners.
+	keeper *kernel.Conn
 
 	// mu protects state, and keeps a change to it together with the change to
 	// the ruleset. Links are made and removed outside: the kernel takes tens of
 	// milliseconds to remove one.
 	mu    sync.Mutex
 	state desired.State
+	// userRules is the copy of what the user has in DOCKER-USER, and
+	// userRulesText the same as it stands in the state file.
+	userRules     kernel.Saved
+	userRulesText []byte
 }
 
 // Open reads the state file and brings the kernel to what it asks for.
-func Open(ctx context.Context, statePath string, log *slog.Logger) (*Driver, error) {
-	s, err := store.Open(statePath)
+func Open(ctx context.Context, c Config) (*Driver, error) {
+	s, err := store.Open(c.State)
 	if err != nil {
 		return nil, err
 	}
@@ -52,18 +72,48 @@ func Open(ctx context.Context, statePath string, log *slog.Logger) (*Driver, err
 	if err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
-	d := &Driver{log: log, store: s, nft: nft, ports: port.NewHolder(log), knocks: &knocks{log: log}}
-	if err := d.restore(ctx); err != nil {
+	d := &Driver{
+		log: c.Log, containerName: c.ContainerName,
+		store: s, nft: nft, ports: port.NewHolder(c.Log), flows: &flows{log: c.Log},
+	}
+	if err := d.begin(ctx); err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
 	return d, nil
 }
 
+// begin restores the state, and watches over it from then on. The watch is
+// opened before the table is read, so that no change slips between.
+func (d *Driver) begin(ctx context.Context) error {
+	var err error
+	if d.keeper, err = openKeeper(d.log); err != nil {
+		return err
+	}
+	watch, err := kernel.OpenWatch()
+	if err != nil {
+		return err
+	}
+	d.guard = &guard{watch: watch}
+	if err := d.restore(ctx); err != nil {
+		return err
+	}
+	d.guard.start(d)
+	return nil
+}
+
 // Close gives back what the process holds. Networks, links and rules stay:
 // containers keep their connections, and the next start takes up from here.
 func (d *Driver) Close() error {
-	d.knocks.wait()
-	return errors.Join(d.ports.Close(), d.nft.Close(), d.store.Close())
+	var errs []error
+	if d.guard != nil {
+		errs = append(errs, d.guard.stop())
+		d.keepUserRules()
+	}
+	d.flows.wait()
+	if d.keeper != nil {
+		errs = append(errs, d.keeper.Close())
+	}
+	return errors.Join(append(errs, d.ports.Close(), d.nft.Close(), d.store.Close())...)
 }
 
 var dockerID = regexp.MustCompile(`^[0-9a-f]{12,128}$`)
@@ -320,34 +370,46 @@ func (d *Driver) leave(_ context.Context, req endpointRequest) (empty, error) {
 	return empty{}, err
 }
 
-func (d *Driver) programExternalConnectivity(_ context.Context, req connectivityRequest) (empty, error) {
+func (d *Driver) programExternalConnectivity(ctx context.Context, req connectivityRequest) (empty, error) {
+	err := d.publish(req)
+	var taken *publishedError
+	if errors.As(err, &taken) && d.containerName != nil {
+		if name := d.containerName(ctx, taken.owner.ID); name != "" {
+			err = fmt.Errorf("%w (container %s)", err, name)
+		}
+	}
+	return empty{}, err
+}
+
+// publish gives an endpoint the ports that a request asks for, instead of those
+// that it has.
+func (d *Driver) publish(req connectivityRequest) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	n, ok := d.state.Networks[req.NetworkID]
 	if !ok {
-		return empty{}, unknownNetwork(req.NetworkID)
+		return unknownNetwork(req.NetworkID)
 	}
 	e, ok := d.endpoint(req.NetworkID, req.EndpointID)
 	if !ok {
-		return empty{}, fmt.Errorf("endpoint %.12s is unknown in network %.12s", req.EndpointID, req.NetworkID)
+		return fmt.Errorf("endpoint %.12s is unknown in network %.12s", req.EndpointID, req.NetworkID)
 	}
 	// Docker sends the ports of containers on internal networks too.
 	if n.Internal {
-		return empty{}, nil
+		return nil
 	}
 	if err := d.unpublish(e); err != nil {
-		return empty{}, err
+		return err
 	}
 	requests, err := parseBindings(req.Options.PortMap, n, port.HasIPv6())
 	if err != nil {
-		return empty{}, err
+		return err
 	}
 	e.Published, err = d.allocate(requests, e, req.Options.NoProxy6To4)
 	if err != nil {
-		return empty{}, err
+		return err
 	}
-	err = d.change(n.ID, e.ID, func(s *desired.State) { s.Endpoints[e.ID] = e })
-	return empty{}, err
+	return d.change(n.ID, e.ID, func(s *desired.State) { s.Endpoints[e.ID] = e })
 }
 
 func (d *Driver) revokeExternalConnectivity(_ context.Context, req endpointRequest) (empty, error) {

@@ -33,7 +33,7 @@ func newRigAt(t testing.TB, statePath string) *rig {
 	t.Helper()
 	nstest.RequireInside(t)
 	log := slog.New(slog.DiscardHandler)
-	d, err := Open(context.Background(), statePath, log)
+	d, err := Open(context.Background(), Config{State: statePath, Log: log, ContainerName: func(context.Context, string) string { return "the-owner" }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -133,7 +133,9 @@ func (r *rig) network(t testing.TB, n int) {
 	})
 }
 
-func ids(network, endpoint int) m { return m{"NetworkID": id(network), "EndpointID": id(1000 + endpoint)} }
+func ids(network, endpoint int) m {
+	return m{"NetworkID": id(network), "EndpointID": id(1000 + endpoint)}
+}
 
 func with(base m, key string, value any) m {
 	out := m{key: value}
@@ -302,7 +304,7 @@ func TestRefusedPublishLeavesNothing(t *testing.T) {
 	before := table(t)
 	errText, _ := r.call(t, "ProgramExternalConnectivity",
 		with(ids(1, 1), "Options", m{"com.docker.network.portmap": []m{published(8081, 80), published(8080, 81)}}))
-	if !strings.Contains(errText, "8080/tcp") || !strings.Contains(errText, id(1000)[:12]) || !strings.Contains(errText, "publishes it already") {
+	if !strings.Contains(errText, "8080/tcp") || !strings.Contains(errText, id(1000)[:12]) || !strings.Contains(errText, "publishes it already (container the-owner)") {
 		t.Errorf("error %q does not name the port and its owner", errText)
 	}
 	if after := table(t); after != before {

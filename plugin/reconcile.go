@@ -8,7 +8,6 @@ import (
 	"syscall"
 
 	"nftnet/internal/desired"
-	"nftnet/internal/kernel"
 	rs "nftnet/internal/ruleset"
 	"nftnet/isolation"
 	"nftnet/nat"
@@ -113,40 +112,31 @@ func (d *Driver) removeLinks(before, after desired.State) error {
 func (d *Driver) applyRules(before, after desired.State) error {
 	err := d.nft.Apply(rs.Diff(Ruleset(before), Ruleset(after)))
 	if errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.EEXIST) || errors.Is(err, syscall.EBUSY) {
-		d.log.Warn("table was changed by somebody else, making it whole", "table", desired.Table, "error", err)
-		return d.reconcileRules()
+		d.log.Warn("table is not as it was left, making it whole", "table", desired.Table, "error", err)
+		_, err = d.reconcileRules()
+		return err
 	}
 	return err
 }
 
-// reconcileRules reads the table and brings it to what the state asks for.
-func (d *Driver) reconcileRules() error {
-	have, err := d.nft.Read(kernel.Filter{Family: rs.FamilyInet, Table: desired.Table})
-	if err != nil {
-		return err
-	}
-	return d.nft.Apply(rs.Diff(have, Ruleset(d.state)))
-}
-
 // settlePorts lets go of the sockets of ports that are published no more and
-// serves the new ones. Clients that knocked while the rules were otherwise are
-// forgotten.
+// serves the new ones, and has flows forgotten that the change left astray.
 func (d *Driver) settlePorts(before, after desired.State) {
 	old, now := publishedBy(before), publishedBy(after)
-	var changed []desired.Port
+	var leads []link.Lead
 	for p := range old {
 		if !now[p] {
 			d.ports.Release(p)
-			changed = append(changed, p)
+			leads = append(leads, link.Lead{Port: p, Gone: true})
 		}
 	}
 	for p := range now {
 		if !old[p] {
 			d.ports.Serve(p)
-			changed = append(changed, p)
+			leads = append(leads, link.Lead{Port: p})
 		}
 	}
-	d.knocks.forget(changed)
+	d.flows.forget(leads)
 }
 
 func publishedBy(s desired.State) map[desired.Port]bool {
@@ -169,6 +159,9 @@ func (d *Driver) restore(context.Context) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.state = state
+	if err := d.loadUserRules(); err != nil {
+		return err
+	}
 	if err := d.forgetDead(); err != nil {
 		return err
 	}
@@ -184,8 +177,12 @@ func (d *Driver) restore(context.Context) error {
 			}
 		}
 	}
-	if err := d.reconcileRules(); err != nil {
+	changed, err := d.reconcileRules()
+	if err != nil {
 		return err
+	}
+	if changed != "" {
+		d.log.Info("made the table", "table", desired.Table, "changed", changed)
 	}
 	d.settlePorts(desired.New(), d.state)
 	return nil
@@ -207,6 +204,9 @@ func (d *Driver) forgetDead() error {
 			continue
 		}
 		d.log.Info("forget endpoint whose container is gone", "endpoint", e.ID, "network", e.NetworkID)
+		for _, p := range e.Published {
+			d.flows.forget([]link.Lead{{Port: p, Gone: true}})
+		}
 		part := desired.New()
 		part.Endpoints[e.ID] = e
 		if err := d.store.Save(part, desired.New()); err != nil {

@@ -111,6 +111,11 @@ func (as attrs) str(typ uint16) string {
 	return a.str()
 }
 
+func (as attrs) bytes(typ uint16) []byte {
+	a, _ := as.get(typ)
+	return a.data
+}
+
 func (as attrs) has(typ uint16) bool {
 	_, ok := as.get(typ)
 	return ok

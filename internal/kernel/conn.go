@@ -93,19 +93,22 @@ func (e *ApplyError) Format(s fmt.State, verb rune) {
 // where the kernel refused a change. The connection can be used after any
 // error.
 func (c *Conn) Apply(batch rs.Batch) error {
-	if len(batch) == 0 {
-		return nil
-	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	b, changeOf, last, err := c.encodeBatch(batch)
-	if err != nil {
+	return c.apply(batch, nil)
+}
+
+// apply sends a batch, with more messages behind it where more is given; c.mu
+// is held.
+func (c *Conn) apply(batch rs.Batch, more func(*encoder) []encoded) error {
+	out, err := c.encodeBatch(batch, more)
+	if err != nil || out.last == 0 {
 		return err
 	}
-	if err := c.sock.send(b); err != nil {
+	if err := c.sock.send(out.bytes); err != nil {
 		return fmt.Errorf("send %d changes to nftables: %w", len(batch), err)
 	}
-	failed, err := c.answers(changeOf, last)
+	failed, err := c.answers(out)
 	if err != nil {
 		c.sock.drain()
 		return fmt.Errorf("apply %d changes to nftables: %w", len(batch), err)
@@ -116,54 +119,77 @@ func (c *Conn) Apply(batch rs.Batch) error {
 	return nil
 }
 
-// encodeBatch builds the messages between a begin and an end. changeOf maps
-// sequence numbers to changes, the begin's to -1. Only the last change asks to
-// be acknowledged: errors come without asking.
-func (c *Conn) encodeBatch(batch rs.Batch) (b []byte, changeOf map[uint32]int, last uint32, err error) {
-	changeOf = map[uint32]int{}
-	control := func(b []byte, typ uint16) []byte {
-		h := header{typ: typ, flags: unix.NLM_F_REQUEST, seq: c.sock.nextSeq()}
-		changeOf[h.seq] = -1
-		return appendMessage(b, h, unix.AF_UNSPEC, unix.NFNL_SUBSYS_NFTABLES, nil)
-	}
+// outgoing is an encoded batch.
+type outgoing struct {
+	bytes []byte
+	// changeOf maps sequence numbers to changes, -1 for what is none of the
+	// batch's own.
+	changeOf map[uint32]int
+	// first is the number of the begin, by which the kernel answers for the
+	// batch as a whole; last that of the last change, 0 where there is none.
+	first, last uint32
+}
+
+// encodeBatch builds the messages between a begin and an end. Only the last
+// change asks to be acknowledged: errors come without asking.
+func (c *Conn) encodeBatch(batch rs.Batch, more func(*encoder) []encoded) (outgoing, error) {
 	var n encoder
 	var all []encoded
 	var owner []int
 	for i, change := range batch {
 		msgs, err := n.change(change)
 		if err != nil {
-			return nil, nil, 0, fmt.Errorf("encode %q: %w", change, err)
+			return outgoing{}, fmt.Errorf("encode %q: %w", change, err)
 		}
 		for _, m := range msgs {
 			all, owner = append(all, m), append(owner, i)
 		}
 	}
-	b = control(b, unix.NFNL_MSG_BATCH_BEGIN)
+	if more != nil {
+		for _, m := range more(&n) {
+			all, owner = append(all, m), append(owner, -1)
+		}
+	}
+	if len(all) == 0 {
+		return outgoing{}, nil
+	}
+	out := outgoing{changeOf: map[uint32]int{}}
+	out.first = c.sock.nextSeq()
+	out.changeOf[out.first] = -1
+	out.control(unix.NFNL_MSG_BATCH_BEGIN, out.first)
 	for i, m := range all {
-		last = c.sock.nextSeq()
-		changeOf[last] = owner[i]
+		out.last = c.sock.nextSeq()
+		out.changeOf[out.last] = owner[i]
 		flags := unix.NLM_F_REQUEST | m.flags
 		if i == len(all)-1 {
 			flags |= unix.NLM_F_ACK
 		}
-		b = appendMessage(b, header{typ: nftMessage(m.msg), flags: flags, seq: last}, m.family, 0, m.body)
+		h := header{typ: nftMessage(m.msg), flags: flags, seq: out.last}
+		out.bytes = appendMessage(out.bytes, h, m.family, 0, m.body)
 	}
-	return control(b, unix.NFNL_MSG_BATCH_END), changeOf, last, nil
+	out.control(unix.NFNL_MSG_BATCH_END, c.sock.nextSeq())
+	return out, nil
 }
 
-// answers collects the errors of a batch until its last change is answered.
-func (c *Conn) answers(changeOf map[uint32]int, last uint32) ([]FailedChange, error) {
+func (o *outgoing) control(typ uint16, seq uint32) {
+	h := header{typ: typ, flags: unix.NLM_F_REQUEST, seq: seq}
+	o.bytes = appendMessage(o.bytes, h, unix.AF_UNSPEC, unix.NFNL_SUBSYS_NFTABLES, nil)
+}
+
+// answers collects the errors of a batch until its last change is answered, or
+// the batch as a whole.
+func (c *Conn) answers(out outgoing) ([]FailedChange, error) {
 	var failed []FailedChange
 	for done := false; !done; {
 		err := c.sock.receive(func(h header, body []byte) error {
-			change, ours := changeOf[h.seq]
+			change, ours := out.changeOf[h.seq]
 			if !ours || h.typ != unix.NLMSG_ERROR {
 				return nil
 			}
 			if err := errnoOf(body); err != nil {
 				failed = append(failed, FailedChange{Index: change, Err: err})
 			}
-			done = done || h.seq == last || change == -1
+			done = done || h.seq == out.last || h.seq == out.first
 			return nil
 		})
 		if isTimeout(err) && len(failed) > 0 {
@@ -194,9 +220,7 @@ func (c *Conn) Generation() (Generation, error) {
 func (s *socket) generation() (Generation, error) {
 	var g Generation
 	err := s.get(unix.NFT_MSG_GETGEN, unix.AF_UNSPEC, nil, func(_ uint8, as attrs, _ []byte) error {
-		g = Generation{
-			ID: as.u32(unix.NFTA_GEN_ID), PID: as.u32(unix.NFTA_GEN_PROC_PID), Process: as.str(unix.NFTA_GEN_PROC_NAME),
-		}
+		g = decodeGeneration(as)
 		return nil
 	})
 	if err != nil {
@@ -204,6 +228,16 @@ func (s *socket) generation() (Generation, error) {
 	}
 	return g, nil
 }
+
+func decodeGeneration(as attrs) Generation {
+	return Generation{
+		ID: as.u32(unix.NFTA_GEN_ID), PID: as.u32(unix.NFTA_GEN_PROC_PID), Process: as.str(unix.NFTA_GEN_PROC_NAME),
+	}
+}
+
+// Port is the netlink port of the connection, by which a [Watch] tells its
+// changes from those of others.
+func (c *Conn) Port() uint32 { return c.sock.conn.PID() }
 
 // Filter limits what [Conn.Read] reads; its zero value reads everything.
 type Filter struct {
@@ -246,7 +280,7 @@ func (c *Conn) readOnce(f Filter) (rs.Ruleset, error) {
 	if err != nil {
 		return rs.Ruleset{}, err
 	}
-	r := reader{sock: c.sock, filter: f}
+	r := reader{sock: c.sock, filter: f, keyLens: map[string]int{}}
 	if err := r.read(); err != nil {
 		return rs.Ruleset{}, err
 	}
@@ -265,6 +299,8 @@ type reader struct {
 	sock   *socket
 	filter Filter
 	out    rs.Ruleset
+	// keyLens is the length of the keys of each set, by family, table and name.
+	keyLens map[string]int
 }
 
 func (r *reader) read() error {
@@ -293,10 +329,7 @@ func (r *reader) table(number uint8, as attrs, _ []byte) error {
 	}
 	t := rs.Table{Family: family, Name: name, Handle: as.u64(nftaTableHandle)}
 	flags := as.u32(unix.NFTA_TABLE_FLAGS)
-	for _, f := range []struct {
-		bit  uint32
-		word string
-	}{{unix.NFT_TABLE_F_DORMANT, "dormant"}, {nftaTableFlagOwner, "owner"}, {nftaTableFlagPersist, "persist"}} {
+	for _, f := range tableFlags {
 		if flags&f.bit != 0 {
 			t.Flags = append(t.Flags, f.word)
 		}
@@ -307,10 +340,14 @@ func (r *reader) table(number uint8, as attrs, _ []byte) error {
 
 func (r *reader) set(number uint8, as attrs, _ []byte) error {
 	if t := r.out.Table(familyByNum[number], as.str(unix.NFTA_SET_TABLE)); t != nil {
-		t.Sets = append(t.Sets, decodeSet(as))
+		s := decodeSet(as)
+		t.Sets = append(t.Sets, *s.Set)
+		r.keyLens[setKey(t, s.Name)] = s.keyLen
 	}
 	return nil
 }
+
+func setKey(t *rs.Table, set string) string { return string(t.Family) + " " + t.Name + " " + set }
 
 func (r *reader) chain(number uint8, as attrs, _ []byte) error {
 	if t := r.out.Table(familyByNum[number], as.str(unix.NFTA_CHAIN_TABLE)); t != nil {
@@ -322,10 +359,10 @@ func (r *reader) chain(number uint8, as attrs, _ []byte) error {
 // fill reads the elements of a table's sets, then the rules chain by chain: the
 // kernel walks a dump from its first rule for each message.
 func (r *reader) fill(t *rs.Table) error {
-	sets := make(map[string]*rs.Set, len(t.Sets))
+	sets := make(map[string]knownSet, len(t.Sets))
 	for i := range t.Sets {
 		s := &t.Sets[i]
-		sets[s.Name] = s
+		sets[s.Name] = knownSet{s, r.keyLens[setKey(t, s.Name)]}
 		if err := r.elements(t, s); err != nil {
 			return err
 		}
@@ -355,7 +392,7 @@ func (r *reader) elements(t *rs.Table, s *rs.Set) error {
 	return err
 }
 
-func (r *reader) rules(t *rs.Table, c *rs.Chain, sets map[string]*rs.Set) error {
+func (r *reader) rules(t *rs.Table, c *rs.Chain, sets map[string]knownSet) error {
 	var m message
 	m.str(unix.NFTA_RULE_TABLE, t.Name)
 	m.str(unix.NFTA_RULE_CHAIN, c.Name)

@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -53,13 +54,17 @@ func register(word int) uint32 {
 type ruleEncoder struct {
 	family rs.Family
 	out    []expr.Any
-	// nfproto and l4proto are what earlier checks in the rule established.
-	nfproto, l4proto uint8
+	// link, network and transport are the protocols that earlier checks in the
+	// rule established.
+	link, network, transport string
 }
 
 // encodeRule is the list of expressions of a rule.
 func encodeRule(family rs.Family, r rs.Rule) ([]expr.Any, error) {
-	e := ruleEncoder{family: family}
+	e := ruleEncoder{family: family, network: networkOfFamily[family]}
+	if family == rs.FamilyBridge {
+		e.link = "ether"
+	}
 	for _, p := range r.Parts {
 		if err := e.part(p); err != nil {
 			return nil, err
@@ -94,7 +99,7 @@ func (e *ruleEncoder) match(m rs.Match) error {
 		if m.Anonymous != nil {
 			return fmt.Errorf("cannot write an anonymous set: %s", m)
 		}
-		if _, err := e.load(m.Left); err != nil {
+		if err := e.load(m.Left); err != nil {
 			return err
 		}
 		e.emit(&expr.Lookup{SourceRegister: register(0), SetName: m.Set, Invert: m.Op == rs.NotEqual})
@@ -114,29 +119,69 @@ func (e *ruleEncoder) compare(m rs.Compare) error {
 	if isMasked {
 		left = masked.Expr
 	}
-	if _, err := e.load(left); err != nil {
+	data := []byte(m.Right.Data)
+	size := loadSize(left)
+	if fib, ok := left.(rs.Fib); ok && fib.Result == "check" {
+		// The kernel puts one byte into the register; nft compares all four.
+		size, data = 4, append(slices.Clone(data), make([]byte, 4-min(4, len(data)))...)
+	}
+	wildcard := left.Type() == rs.TypeIfname && len(data) > 0 && len(data) < size
+	if _, ok := left.(rs.ConcatExpr); ok || len(data) != size && !wildcard || isMasked && len(masked.Mask.Data) != size {
+		return fmt.Errorf("cannot compare %s with %d bytes", m.Left, len(data))
+	}
+	if err := e.load(left); err != nil {
 		return err
 	}
 	if isMasked {
 		e.emit(bitwise([]byte(masked.Mask.Data)))
 	}
-	e.emit(&expr.Cmp{Op: cmpOps[m.Op], Register: register(0), Data: []byte(m.Right.Data)})
+	if m.Op != rs.Equal && m.Op != rs.NotEqual && m.Op != "" {
+		data = e.ordered(left, data)
+	}
+	e.emit(&expr.Cmp{Op: cmpOps[m.Op], Register: register(0), Data: data})
 	e.learn(m)
 	return nil
+}
+
+// ordered turns the number in the register, where it is in host byte order, so
+// that the kernel can compare it byte by byte, and the constant with it.
+func (e *ruleEncoder) ordered(left rs.Expr, data []byte) []byte {
+	if !turns(left.Type(), len(data)) {
+		return data
+	}
+	if e.swaps() {
+		return turned(data)
+	}
+	n := uint32(len(data))
+	e.emit(&expr.Byteorder{Op: expr.ByteorderHton, SourceRegister: register(0), DestRegister: register(0), Len: n, Size: n})
+	return turned(data)
+}
+
+// swaps says whether the number in the register was turned already.
+func (e *ruleEncoder) swaps() bool {
+	_, ok := e.out[len(e.out)-1].(*expr.Byteorder)
+	return ok
 }
 
 // learn notes what a comparison of the user's own establishes for the rest of
 // the rule.
 func (e *ruleEncoder) learn(m rs.Compare) {
-	meta, ok := m.Left.(rs.Meta)
-	if !ok || (m.Op != rs.Equal && m.Op != "") || len(m.Right.Data) != 1 {
+	n, ok := m.Right.Uint()
+	if !ok || (m.Op != rs.Equal && m.Op != "") {
 		return
 	}
-	switch meta.Key {
-	case rs.MetaNFProto:
-		e.nfproto = m.Right.Data[0]
-	case rs.MetaL4Proto:
-		e.l4proto = m.Right.Data[0]
+	switch m.Left {
+	case rs.Meta{Key: rs.MetaIIFType}:
+		e.link = linkNames[n]
+	case rs.Meta{Key: rs.MetaNFProto}:
+		e.network = nfprotoNames[n]
+	case rs.Meta{Key: rs.MetaProtocol}, rs.EtherType:
+		// A table of family inet is asked for the other number as well, as nft does.
+		if e.family != rs.FamilyInet {
+			e.network = etherNames[n]
+		}
+	case rs.Meta{Key: rs.MetaL4Proto}, rs.IPProtocol, rs.IP6NextHdr:
+		e.transport = transportNames[uint8(n)]
 	}
 }
 
@@ -148,7 +193,10 @@ func bitwise(mask []byte) *expr.Bitwise {
 }
 
 func (e *ruleEncoder) hasAny(m rs.HasAny) error {
-	if _, err := e.load(m.Left); err != nil {
+	if len(m.Flags.Data) != loadSize(m.Left) {
+		return fmt.Errorf("cannot compare %s with %d bytes", m.Left, len(m.Flags.Data))
+	}
+	if err := e.load(m.Left); err != nil {
 		return err
 	}
 	op := expr.CmpOpNeq
@@ -168,17 +216,20 @@ func (e *ruleEncoder) inPrefix(m rs.InPrefix) error {
 		return fmt.Errorf("cannot compare %s with the prefix %s", m.Left, m.Prefix)
 	}
 	bits := m.Prefix.Bits()
-	op := cmpOps[m.Op]
+	op, known := map[rs.Op]expr.CmpOp{"": expr.CmpOpEq, rs.Equal: expr.CmpOpEq, rs.NotEqual: expr.CmpOpNeq}[m.Op]
+	if !known {
+		return fmt.Errorf("cannot compare with %s: %s", m.Op, m)
+	}
 	if bits%8 == 0 && bits > 0 {
 		short := field
 		short.Length = bits / 8
-		if _, err := e.loadAs(field, short); err != nil {
+		if err := e.loadAs(field, short); err != nil {
 			return err
 		}
 		e.emit(&expr.Cmp{Op: op, Register: register(0), Data: addr[:bits/8]})
 		return nil
 	}
-	if _, err := e.load(field); err != nil {
+	if err := e.load(field); err != nil {
 		return err
 	}
 	mask := make([]byte, len(addr))
@@ -190,13 +241,22 @@ func (e *ruleEncoder) inPrefix(m rs.InPrefix) error {
 }
 
 func (e *ruleEncoder) inRange(m rs.InRange) error {
-	if m.From.Type.HostOrder() && len(m.From.Data) > 1 {
-		return fmt.Errorf("cannot write a range of %s, which the kernel keeps in host byte order", m.From.Type)
+	left := m.Left
+	masked, isMasked := left.(rs.Masked)
+	if isMasked {
+		left = masked.Expr
 	}
-	if _, err := e.load(m.Left); err != nil {
+	if n := loadSize(left); len(m.From.Data) != n || len(m.To.Data) != n || isMasked && len(masked.Mask.Data) != n {
+		return fmt.Errorf("cannot compare %s with %d and %d bytes", m.Left, len(m.From.Data), len(m.To.Data))
+	}
+	if err := e.load(left); err != nil {
 		return err
 	}
-	from, to := []byte(m.From.Data), []byte(m.To.Data)
+	if isMasked {
+		e.emit(bitwise([]byte(masked.Mask.Data)))
+	}
+	from := e.ordered(left, []byte(m.From.Data))
+	to := e.ordered(left, []byte(m.To.Data))
 	if m.Op == rs.NotEqual {
 		e.emit(&expr.Range{Op: expr.CmpOpNeq, Register: register(0), FromData: from, ToData: to})
 		return nil
@@ -206,12 +266,11 @@ func (e *ruleEncoder) inRange(m rs.InRange) error {
 	return nil
 }
 
-// load reads x into the registers from 0 on, its parts one behind the other,
-// and returns how many 4 byte words it took.
-func (e *ruleEncoder) load(x rs.Expr) (int, error) { return e.loadAs(x, x) }
+// load reads x into the registers from 0 on, its parts one behind the other.
+func (e *ruleEncoder) load(x rs.Expr) error { return e.loadAs(x, x) }
 
 // loadAs loads read where the checks are those for x.
-func (e *ruleEncoder) loadAs(x, read rs.Expr) (int, error) {
+func (e *ruleEncoder) loadAs(x, read rs.Expr) error {
 	parts := []rs.Expr{x}
 	reads := []rs.Expr{read}
 	if c, ok := x.(rs.ConcatExpr); ok {
@@ -224,36 +283,66 @@ func (e *ruleEncoder) loadAs(x, read rs.Expr) (int, error) {
 	for _, p := range reads {
 		size, err := e.loadOne(p, register(word))
 		if err != nil {
-			return 0, err
+			return err
 		}
-		word += align4(size) / 4
+		word += words(size)
 	}
-	return word, nil
+	return nil
 }
 
-// require puts in the check that a packet has the header that x reads.
+// require puts in the checks that a packet has the header that x reads.
 func (e *ruleEncoder) require(x rs.Expr) {
 	p, ok := x.(rs.Payload)
 	if !ok {
 		return
 	}
-	if want := map[string]uint8{"ip": rs.NFProtoIPv4, "ip6": rs.NFProtoIPv6}[p.Proto]; want != 0 {
-		if e.family == rs.FamilyInet && e.nfproto != want {
-			e.emit(&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: register(0)},
-				&expr.Cmp{Op: expr.CmpOpEq, Register: register(0), Data: []byte{want}})
-			e.nfproto = want
+	switch p.Proto {
+	case "ether":
+		if e.link != "ether" {
+			e.check(expr.MetaKeyIIFTYPE, binary.NativeEndian.AppendUint16(nil, unix.ARPHRD_ETHER))
+			e.link = "ether"
 		}
+	case "ip", "ip6", "arp":
+		e.requireNetwork(p.Proto)
+	case "icmp":
+		e.requireNetwork("ip")
+	case "icmpv6":
+		e.requireNetwork("ip6")
 	}
-	if want, ok := transportProtos[p.Proto]; ok && e.l4proto != want {
-		e.emit(&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: register(0)},
-			&expr.Cmp{Op: expr.CmpOpEq, Register: register(0), Data: []byte{want}})
-		e.l4proto = want
+	if want, ok := transportProtos[p.Proto]; ok && e.transport != p.Proto {
+		e.check(expr.MetaKeyL4PROTO, []byte{want})
+		e.transport = p.Proto
 	}
+}
+
+// requireNetwork checks for a network protocol. Only a table of family inet has
+// the protocol family at hand; elsewhere it is the frame's protocol that tells.
+func (e *ruleEncoder) requireNetwork(proto string) {
+	if e.network == proto {
+		return
+	}
+	e.network = proto
+	if e.family == rs.FamilyInet && proto != "arp" {
+		e.check(expr.MetaKeyNFPROTO, []byte{nfprotos[proto]})
+		return
+	}
+	e.check(expr.MetaKeyPROTOCOL, binary.BigEndian.AppendUint16(nil, uint16(etherProtos[proto])))
+}
+
+var (
+	nfprotos    = map[string]uint8{"ip": rs.NFProtoIPv4, "ip6": rs.NFProtoIPv6}
+	etherProtos = inverse(etherNames)
+)
+
+func (e *ruleEncoder) check(key expr.MetaKey, value []byte) {
+	e.emit(&expr.Meta{Key: key, Register: register(0)}, &expr.Cmp{Op: expr.CmpOpEq, Register: register(0), Data: value})
 }
 
 // transportProtos are the protocols whose header fields have names.
 var transportProtos = map[string]uint8{
 	"tcp": rs.ProtoTCP, "udp": rs.ProtoUDP, "sctp": rs.ProtoSCTP, "icmp": rs.ProtoICMP, "icmpv6": rs.ProtoICMPv6,
+	"igmp": unix.IPPROTO_IGMP, "dccp": unix.IPPROTO_DCCP, "udplite": unix.IPPROTO_UDPLITE, "ah": unix.IPPROTO_AH,
+	"esp": unix.IPPROTO_ESP, "comp": unix.IPPROTO_COMP,
 }
 
 var payloadBases = map[rs.Header]expr.PayloadBase{
@@ -302,12 +391,18 @@ func loadSize(x rs.Expr) int {
 		return x.Length
 	case rs.Masked:
 		return loadSize(x.Expr)
-	case rs.Ct:
-		if x.Key == rs.CtPackets || x.Key == rs.CtBytes {
-			return 8
+	case rs.Meta:
+		if x.Key == rs.MetaNFTrace {
+			return 1
 		}
-		if x.Key == rs.CtZone {
+	case rs.Ct:
+		switch x.Key {
+		case rs.CtPackets, rs.CtBytes:
+			return 8
+		case rs.CtZone:
 			return 2
+		case rs.CtHelper:
+			return ctHelperSize
 		}
 	}
 	if n := x.Type().Size(); n != 0 {
@@ -315,6 +410,9 @@ func loadSize(x rs.Expr) int {
 	}
 	return 4
 }
+
+// ctHelperSize is NF_CT_HELPER_NAME_LEN.
+const ctHelperSize = 16
 
 func setFib(f *expr.Fib, x rs.Fib) error {
 	switch x.Result {
@@ -367,22 +465,30 @@ func (e *ruleEncoder) statement(s rs.Statement) error {
 		if s.Anonymous != nil {
 			return fmt.Errorf("cannot write an anonymous map: %s", s)
 		}
-		if _, err := e.load(s.Key); err != nil {
+		if err := e.load(s.Key); err != nil {
 			return err
 		}
 		e.emit(&expr.Lookup{SourceRegister: register(0), SetName: s.Map, IsDestRegSet: true, DestRegister: unix.NFT_REG_VERDICT})
 	case rs.NAT:
 		return e.nat(s)
 	case rs.Masquerade:
-		if len(s.Flags) > 0 {
-			return fmt.Errorf("cannot write the flags of %s", s)
+		flags, err := natBits(s, s.Flags)
+		if err != nil {
+			return err
 		}
-		e.emit(&expr.Masq{})
+		e.emit(&expr.Masq{
+			Random: flags&natRandom != 0, FullyRandom: flags&natFullyRandom != 0, Persistent: flags&natPersistent != 0,
+		})
 	case rs.Redirect:
-		r := &expr.Redir{}
+		flags, err := natBits(s, s.Flags)
+		if err != nil {
+			return err
+		}
+		r := &expr.Redir{Flags: flags}
 		if s.Port.Data != "" {
 			e.emit(&expr.Immediate{Register: register(0), Data: []byte(s.Port.Data)})
 			r.RegisterProtoMin = register(0)
+			r.Flags |= unix.NF_NAT_RANGE_PROTO_SPECIFIED
 		}
 		e.emit(r)
 	case rs.Notrack:
@@ -393,35 +499,61 @@ func (e *ruleEncoder) statement(s rs.Statement) error {
 	return nil
 }
 
+// natBits are the flags of a translation.
+func natBits(s rs.Statement, words []string) (uint32, error) {
+	var bits uint32
+	known := 0
+	for _, w := range natWords {
+		if slices.Contains(words, w.name) {
+			bits |= w.bit
+			known++
+		}
+	}
+	if known != len(words) {
+		return 0, fmt.Errorf("cannot write the flags of %s", s)
+	}
+	return bits, nil
+}
+
 func (e *ruleEncoder) nat(s rs.NAT) error {
 	n := &expr.NAT{Type: expr.NATTypeDestNAT}
 	if s.Kind == rs.SNAT {
 		n.Type = expr.NATTypeSourceNAT
 	}
-	addrWords := 1
-	n.Family = uint32(rs.NFProtoIPv4)
-	if s.Family == "ip6" {
-		n.Family, addrWords = uint32(rs.NFProtoIPv6), 4
+	family := s.Family
+	if family == "" {
+		family = networkOfFamily[e.family]
 	}
-	if len(s.Flags) > 0 {
-		return fmt.Errorf("cannot write the flags of %s", s)
+	addrWords := map[string]int{"ip": 1, "ip6": 4}[family]
+	if addrWords == 0 || s.Addr.Data != "" && len(s.Addr.Data) != 4*addrWords || s.Port.Data != "" && len(s.Port.Data) != 2 {
+		return fmt.Errorf("cannot write a translation in family %q: %s", family, s)
 	}
+	n.Family = uint32(nfprotos[family])
+	flags, err := natBits(s, s.Flags)
+	if err != nil {
+		return err
+	}
+	n.Random, n.FullyRandom, n.Persistent = flags&natRandom != 0, flags&natFullyRandom != 0, flags&natPersistent != 0
 	if s.Key != nil {
-		if _, err := e.load(s.Key); err != nil {
+		if err := e.load(s.Key); err != nil {
 			return err
 		}
 		e.emit(&expr.Lookup{SourceRegister: register(0), SetName: s.Map, IsDestRegSet: true, DestRegister: register(0)})
-		n.RegAddrMin, n.RegProtoMin = register(0), register(addrWords)
+		n.RegAddrMin = register(0)
+		if !s.AddrOnly {
+			n.RegProtoMin = register(addrWords)
+		}
 		e.emit(n)
 		return nil
 	}
+	portRegister := register(0)
 	if s.Addr.Data != "" {
 		e.emit(&expr.Immediate{Register: register(0), Data: []byte(s.Addr.Data)})
-		n.RegAddrMin = register(0)
+		n.RegAddrMin, portRegister = register(0), register(4)
 	}
 	if s.Port.Data != "" {
-		e.emit(&expr.Immediate{Register: register(4), Data: []byte(s.Port.Data)})
-		n.RegProtoMin, n.Specified = register(4), true
+		e.emit(&expr.Immediate{Register: portRegister, Data: []byte(s.Port.Data)})
+		n.RegProtoMin, n.Specified = portRegister, true
 	}
 	e.emit(n)
 	return nil
@@ -432,8 +564,8 @@ type encoder struct{ setID uint32 }
 
 // elementsPerMessage keeps the list of elements of a message well below the
 // 64 KiB that a netlink attribute can hold: an element takes at most some
-// 250 bytes with its comment.
-const elementsPerMessage = 200
+// 350 bytes with its comment and the end of its range.
+const elementsPerMessage = 150
 
 // encoded is one message of a batch before it has its sequence number.
 type encoded struct {
@@ -464,13 +596,19 @@ func (n *encoder) change(c rs.Change) ([]encoded, error) {
 	case c.Chain != nil:
 		err = chain(&e, &m, c)
 	case c.Elements != nil:
-		return n.elements(e, c), nil
+		return n.elements(e, c)
 	case c.Set != nil:
-		n.set(&e, &m, c)
+		err = n.set(&e, &m, c)
 	case c.Verb == rs.Add:
 		e.msg, e.flags = unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE
 		m.str(unix.NFTA_TABLE_NAME, c.Table)
-		m.u32(unix.NFTA_TABLE_FLAGS, 0)
+		flags := uint32(0)
+		for _, f := range tableFlags {
+			if slices.Contains(c.Flags, f.word) {
+				flags |= f.bit
+			}
+		}
+		m.u32(unix.NFTA_TABLE_FLAGS, flags)
 	case c.Verb == rs.Delete:
 		e.msg = unix.NFT_MSG_DELTABLE
 		m.str(unix.NFTA_TABLE_NAME, c.Table)
@@ -546,41 +684,45 @@ func chain(e *encoded, m *message, c rs.Change) error {
 // Attributes and flags of sets that golang.org/x/sys/unix lacks
 // (linux/netfilter/nf_tables.h).
 const (
-	nftaSetExpr             = 0x11
-	nftaSetElemKeyEnd       = 0xa
-	nftaSetElemExpressions  = 0xb
-	nftSetElemCatchAll      = 0x2
-	nftaSetHandle           = 0x10
-	nftaTableHandle         = 0x4
-	nftaTableFlagOwner      = 0x2
-	nftaTableFlagPersist    = 0x4
-	nftDataVerdict          = 0xffffff00
-	hostOrder, networkOrder = 1, 2
+	nftaSetExpr            = 0x11
+	nftaSetExpressions     = 0x12
+	nftaSetType            = 0x13
+	nftaSetCount           = 0x14
+	nftaSetDescConcat      = 0x2
+	nftaSetFieldLen        = 0x1
+	nftSetConcat           = 0x80
+	nftSetExpr             = 0x100
+	nftaSetElemKeyEnd      = 0xa
+	nftaSetElemExpressions = 0xb
+	nftSetElemCatchAll     = 0x2
+	nftaSetHandle          = 0x10
+	nftaTableHandle        = 0x4
+	nftaTableFlagOwner     = 0x2
+	nftaTableFlagPersist   = 0x4
+	nftDataVerdict         = 0xffffff00
 )
 
-// setFlags are the flags of a set that have a word in nft.
-var setFlags = map[string]uint32{
-	"constant": unix.NFT_SET_CONSTANT, "interval": unix.NFT_SET_INTERVAL, "timeout": unix.NFT_SET_TIMEOUT,
-	"dynamic": unix.NFT_SET_EVAL,
-}
+// tableFlags are the flags of a table that have a word in nft. The kernel knows
+// owner from 5.12 on, persist from 6.9 on.
+var tableFlags = []struct {
+	bit  uint32
+	word string
+}{{unix.NFT_TABLE_F_DORMANT, "dormant"}, {nftaTableFlagOwner, "owner"}, {nftaTableFlagPersist, "persist"}}
 
-func (n *encoder) set(e *encoded, m *message, c rs.Change) {
+func (n *encoder) set(e *encoded, m *message, c rs.Change) error {
 	s := c.Set
 	m.str(unix.NFTA_SET_TABLE, c.Table)
 	m.str(unix.NFTA_SET_NAME, s.Name)
 	if c.Verb == rs.Delete {
 		e.msg = unix.NFT_MSG_DELSET
-		return
+		return nil
+	}
+	flags, err := setFlags(s)
+	if err != nil {
+		return err
 	}
 	n.setID++
 	e.msg, e.flags = unix.NFT_MSG_NEWSET, unix.NLM_F_CREATE
-	flags := uint32(0)
-	for _, f := range s.Flags {
-		flags |= setFlags[f]
-	}
-	if s.Data != "" {
-		flags |= unix.NFT_SET_MAP
-	}
 	m.u32(unix.NFTA_SET_FLAGS, flags)
 	m.u32(unix.NFTA_SET_KEY_TYPE, s.Key.ID())
 	m.u32(unix.NFTA_SET_KEY_LEN, uint32(s.Key.Size()))
@@ -593,23 +735,75 @@ func (n *encoder) set(e *encoded, m *message, c rs.Change) {
 		m.u32(unix.NFTA_SET_DATA_TYPE, s.Data.ID())
 		m.u32(unix.NFTA_SET_DATA_LEN, uint32(s.Data.Size()))
 	}
-	if s.Size != 0 {
-		m.nest(unix.NFTA_SET_DESC, func(m *message) { m.u32(unix.NFTA_SET_DESC_SIZE, s.Size) })
+	if s.Timeout != 0 {
+		m.raw(unix.NFTA_SET_TIMEOUT, binary.BigEndian.AppendUint64(nil, s.Timeout))
+	}
+	if s.GCInterval != 0 {
+		m.u32(unix.NFTA_SET_GC_INTERVAL, uint32(s.GCInterval))
+	}
+	if s.Policy != "" {
+		m.u32(unix.NFTA_SET_POLICY, unix.NFT_SET_POL_MEMORY)
+	}
+	if flags&nftSetConcat != 0 || s.Size != 0 {
+		m.nest(unix.NFTA_SET_DESC, func(m *message) { describeSet(m, s, flags&nftSetConcat != 0) })
 	}
 	m.u32(unix.NFTA_SET_ID, n.setID)
-	if u := setUserdata(s); len(u) > 0 {
-		m.raw(unix.NFTA_SET_USERDATA, u)
-	}
+	m.raw(unix.NFTA_SET_USERDATA, setUserdata(s))
 	if s.Counter {
 		m.nest(nftaSetExpr, func(m *message) {
 			m.str(unix.NFTA_EXPR_NAME, "counter")
 			m.nest(unix.NFTA_EXPR_DATA, func(*message) {})
 		})
 	}
+	return nil
+}
+
+// setFlags are the flags of a set; an error where it is of a kind that cannot
+// be written.
+func setFlags(s *rs.Set) (uint32, error) {
+	var flags uint32
+	words := slices.Clone(s.Flags)
+	for _, w := range setWords {
+		if i := slices.Index(words, w.word); i >= 0 {
+			flags |= w.bit
+			words = slices.Delete(words, i, i+1)
+		}
+	}
+	if s.Data != "" {
+		flags |= unix.NFT_SET_MAP
+	}
+	if s.Key.IsConcat() && flags&unix.NFT_SET_INTERVAL != 0 {
+		flags |= nftSetConcat
+	}
+	sized := func(t rs.Type) bool {
+		return !slices.ContainsFunc(t.Parts(), func(p rs.Type) bool { return p.Size() == 0 })
+	}
+	switch {
+	case s.Anonymous, len(words) > 0, len(s.Extra) > 0, s.DataInterval, s.Policy != "" && s.Policy != "memory",
+		!sized(s.Key), s.Data != "" && s.Data != rs.TypeVerdict && !sized(s.Data):
+		return 0, fmt.Errorf("cannot write a set of this kind: %s", s.Text(rs.Format{}))
+	}
+	return flags, nil
+}
+
+// describeSet gives a set's greatest size, and for ranges of concatenations the
+// length of each part.
+func describeSet(m *message, s *rs.Set, parts bool) {
+	if s.Size != 0 {
+		m.u32(unix.NFTA_SET_DESC_SIZE, s.Size)
+	}
+	if !parts {
+		return
+	}
+	m.nest(nftaSetDescConcat, func(m *message) {
+		for _, p := range s.Key.Parts() {
+			m.nest(unix.NFTA_LIST_ELEM, func(m *message) { m.u32(nftaSetFieldLen, uint32(p.Size())) })
+		}
+	})
 }
 
 // elements adds or deletes elements, many in a message.
-func (n *encoder) elements(e encoded, c rs.Change) []encoded {
+func (n *encoder) elements(e encoded, c rs.Change) ([]encoded, error) {
 	e.msg, e.flags = unix.NFT_MSG_NEWSETELEM, unix.NLM_F_CREATE
 	if c.Verb == rs.Delete {
 		e.msg, e.flags = unix.NFT_MSG_DELSETELEM, 0
@@ -617,30 +811,79 @@ func (n *encoder) elements(e encoded, c rs.Change) []encoded {
 	var out []encoded
 	for part := range slices.Chunk(c.Elements, elementsPerMessage) {
 		var m message
+		var err error
 		m.str(unix.NFTA_SET_ELEM_LIST_TABLE, c.Table)
 		m.str(unix.NFTA_SET_ELEM_LIST_SET, c.Set.Name)
 		m.nest(unix.NFTA_SET_ELEM_LIST_ELEMENTS, func(m *message) {
 			for _, x := range part {
-				m.nest(unix.NFTA_LIST_ELEM, func(m *message) { element(m, x, c.Verb == rs.Add) })
+				err = errors.Join(err, element(m, c.Set, x, c.Verb == rs.Add))
 			}
 		})
+		if err != nil {
+			return nil, err
+		}
 		e.body = m.b
 		out = append(out, e)
 	}
-	return out
+	return out, nil
 }
 
-func element(m *message, x rs.Element, whole bool) {
-	data := func(typ uint16, v rs.Value) {
-		m.nest(typ, func(m *message) { m.raw(unix.NFTA_DATA_VALUE, []byte(v.Data)) })
+// element writes an element: its key alone, or whole. In a set of intervals it
+// is two, the second for the first key behind the range.
+func element(m *message, s *rs.Set, x rs.Element, whole bool) error {
+	interval := slices.Contains(s.Flags, "interval")
+	pair := interval && !s.Key.IsConcat() && !x.CatchAll
+	key, end := x.Key, x.End
+	if interval {
+		key, end = networkKey(key), networkKey(end)
 	}
-	data(unix.NFTA_SET_ELEM_KEY, x.Key)
-	if x.End.Data != "" {
-		data(nftaSetElemKeyEnd, x.End)
+	switch {
+	case end.Data != "" && !interval,
+		!x.CatchAll && len(key.Data) != s.Key.Size(), end.Data != "" && len(end.Data) != len(key.Data):
+		return fmt.Errorf("cannot write %s as an element of a set of %s", x, s.Key)
+	case whole && (len(x.Extra) > 0 || x.Object != "" || x.DataEnd.Data != "" || x.Counter != nil && !s.Counter):
+		return fmt.Errorf("cannot write the element %s", x)
 	}
-	if !whole {
-		return
+	behind, hasEnd := rs.Value{}, false
+	if pair {
+		if end.Data == "" {
+			end = key
+		}
+		behind, hasEnd = after(end)
 	}
+	m.nest(unix.NFTA_LIST_ELEM, func(m *message) {
+		switch {
+		case x.CatchAll:
+			m.u32(unix.NFTA_SET_ELEM_FLAGS, nftSetElemCatchAll)
+		default:
+			value(m, unix.NFTA_SET_ELEM_KEY, key)
+		}
+		if interval && !pair && !x.CatchAll {
+			if end.Data == "" {
+				end = key
+			}
+			value(m, nftaSetElemKeyEnd, end)
+		}
+		if whole {
+			elementContent(m, x, pair && !hasEnd)
+		}
+	})
+	if hasEnd {
+		m.nest(unix.NFTA_LIST_ELEM, func(m *message) {
+			m.u32(unix.NFTA_SET_ELEM_FLAGS, unix.NFT_SET_ELEM_INTERVAL_END)
+			value(m, unix.NFTA_SET_ELEM_KEY, behind)
+		})
+	}
+	return nil
+}
+
+func value(m *message, typ uint16, v rs.Value) {
+	m.nest(typ, func(m *message) { m.raw(unix.NFTA_DATA_VALUE, []byte(v.Data)) })
+}
+
+// elementContent is what an element has beside its key. open marks a range
+// without a key behind it.
+func elementContent(m *message, x rs.Element, open bool) {
 	switch {
 	case x.Verdict.Kind != "":
 		m.nest(unix.NFTA_SET_ELEM_DATA, func(m *message) {
@@ -652,10 +895,20 @@ func element(m *message, x rs.Element, whole bool) {
 			})
 		})
 	case x.Data.Data != "":
-		data(unix.NFTA_SET_ELEM_DATA, x.Data)
+		value(m, unix.NFTA_SET_ELEM_DATA, x.Data)
 	}
+	if x.Timeout != 0 {
+		m.raw(unix.NFTA_SET_ELEM_TIMEOUT, binary.BigEndian.AppendUint64(nil, x.Timeout))
+	}
+	var user []byte
 	if x.Comment != "" {
-		m.raw(unix.NFTA_SET_ELEM_USERDATA, userComment(udataElementComment, x.Comment))
+		user = userComment(udataElementComment, x.Comment)
+	}
+	if open {
+		user = userUint32(user, udataElementFlags, 1)
+	}
+	if len(user) > 0 {
+		m.raw(unix.NFTA_SET_ELEM_USERDATA, user)
 	}
 }
 

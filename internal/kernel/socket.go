@@ -28,6 +28,8 @@ type header struct {
 	typ   uint16
 	flags uint16
 	seq   uint32
+	// port is the netlink port of who sent the message, or caused it.
+	port uint32
 }
 
 const headerLen = 16
@@ -100,9 +102,15 @@ func (s *socket) send(b []byte) error {
 	return errors.Join(err, sendErr)
 }
 
-// receive hands every message of the next datagram to fn.
+// receive hands every message of the next datagram to fn, an answer of the
+// kernel.
 func (s *socket) receive(fn func(header, []byte) error) error {
-	if err := s.conn.SetReadDeadline(time.Now().Add(answerTimeout)); err != nil {
+	return s.receiveBy(time.Now().Add(answerTimeout), fn)
+}
+
+// receiveBy is receive with a deadline; the zero time waits for ever.
+func (s *socket) receiveBy(deadline time.Time, fn func(header, []byte) error) error {
+	if err := s.conn.SetReadDeadline(deadline); err != nil {
 		return fmt.Errorf("set read deadline: %w", err)
 	}
 	var n int
@@ -131,6 +139,7 @@ func eachMessage(b []byte, fn func(header, []byte) error) error {
 			typ:   binary.NativeEndian.Uint16(b[4:]),
 			flags: binary.NativeEndian.Uint16(b[6:]),
 			seq:   binary.NativeEndian.Uint32(b[8:]),
+			port:  binary.NativeEndian.Uint32(b[12:]),
 		}
 		if err := fn(h, b[headerLen:n]); err != nil {
 			return err

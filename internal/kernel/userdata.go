@@ -9,10 +9,16 @@ import (
 // Kinds of user data that nft stores beside an object
 // (libnftnl's include/libnftnl/udata.h).
 const (
-	udataRuleComment     = 0
-	udataElementComment  = 0
-	udataSetKeyByteOrder = 0
-	udataSetComment      = 7
+	udataRuleComment      = 0
+	udataElementComment   = 0
+	udataElementFlags     = 1
+	udataSetKeyByteOrder  = 0
+	udataSetDataByteOrder = 1
+	udataSetAutoMerge     = 2
+	udataSetKeyTypeof     = 3
+	udataSetDataTypeof    = 4
+	udataSetDataInterval  = 6
+	udataSetComment       = 7
 )
 
 // maxComment is the longest comment that nft takes, in bytes.
@@ -44,19 +50,113 @@ func readUserdata(b []byte) map[byte][]byte {
 // readComment reads a comment of the given kind.
 func readComment(b []byte, typ byte) string { return attr{data: readUserdata(b)[typ]}.str() }
 
-// setUserdata tells nft the byte order of a set's keys, which it needs to print
-// plain integers, and carries the comment.
+// setUserdata is what nft wants to know about a set to print it: the byte order
+// of plain integers, that a concatenation is one, and the comment.
 func setUserdata(s *rs.Set) []byte {
-	var b []byte
-	if !s.Key.IsConcat() {
-		order := uint32(networkOrder)
-		if s.Key.HostOrder() {
-			order = hostOrder
-		}
-		b = binary.NativeEndian.AppendUint32(append(b, udataSetKeyByteOrder, 4), order)
+	b := userUint32(nil, udataSetKeyByteOrder, byteOrder(s.Key))
+	if s.Data != "" {
+		b = userUint32(b, udataSetDataByteOrder, byteOrder(s.Data))
+	}
+	if s.AutoMerge {
+		b = userUint32(b, udataSetAutoMerge, 1)
+	}
+	if s.Key.IsConcat() {
+		b = append(b, userConcat(udataSetKeyTypeof)...)
+	}
+	if s.Data.IsConcat() {
+		b = append(b, userConcat(udataSetDataTypeof)...)
+	}
+	if s.Data != "" {
+		b = userUint32(b, udataSetDataInterval, 0)
 	}
 	if s.Comment != "" {
 		b = append(b, userComment(udataSetComment, s.Comment)...)
 	}
 	return b
+}
+
+func userUint32(b []byte, typ byte, v uint32) []byte {
+	return binary.NativeEndian.AppendUint32(append(b, typ, 4), v)
+}
+
+// Byte orders (enum byteorder in nft's include/datatype.h). nft gives none to
+// concatenations, verdicts and some types of one byte.
+const (
+	noOrder = iota
+	hostOrder
+	networkOrder
+)
+
+func byteOrder(t rs.Type) uint32 {
+	switch t {
+	case rs.TypeVerdict, rs.TypeBoolean, rs.TypeCtDir, rs.TypeInetProto, rs.TypeNFProto:
+		return noOrder
+	}
+	switch {
+	case t.IsConcat():
+		return noOrder
+	case t.HostOrder():
+		return hostOrder
+	}
+	return networkOrder
+}
+
+// Kinds of expressions in user data (enum expr_types in nft's
+// include/expression.h) and what it says of each: its kind, its own data. Those
+// of meta and ct begin with the key, those of a concatenation are its parts.
+const (
+	udataExprType = 0
+	udataExprData = 1
+	exprMeta      = 9
+	exprCt        = 12
+	exprConcat    = 13
+)
+
+// setType is the type with a number. It says integer of all that has no type of
+// its own; which byte order such an integer has follows from the expression
+// that the user data name.
+func setType(id uint32, order, typeof []byte) rs.Type {
+	parts := rs.TypeByID(id).Parts()
+	exprs := [][]byte{typeof}
+	x := readUserdata(typeof)
+	if userNumber(x[udataExprType]) == exprConcat {
+		exprs = nil
+		for i, list := 0, readUserdata(x[udataExprData]); i < len(list); i++ {
+			exprs = append(exprs, list[byte(i)])
+		}
+	}
+	for i := range parts {
+		if parts[i] != rs.TypeInteger {
+			continue
+		}
+		if len(parts) == 1 && userNumber(order) == hostOrder || i < len(exprs) && readsHostInteger(readUserdata(exprs[i])) {
+			parts[i] = rs.TypeHostInteger
+		}
+	}
+	return rs.ConcatTypes(parts...)
+}
+
+func readsHostInteger(x map[byte][]byte) bool {
+	key := userNumber(readUserdata(x[udataExprData])[0])
+	switch userNumber(x[udataExprType]) {
+	case exprMeta:
+		return rs.Meta{Key: metaByNumber[key]}.Type() == rs.TypeHostInteger
+	case exprCt:
+		return rs.Ct{Key: ctByNumber[key]}.Type() == rs.TypeHostInteger
+	}
+	return false
+}
+
+func userNumber(b []byte) uint32 {
+	if len(b) < 4 {
+		return 0
+	}
+	return binary.NativeEndian.Uint32(b)
+}
+
+// userConcat says that a set's key or data is a concatenation, and nothing
+// about its parts: those are in the set's type.
+func userConcat(typ byte) []byte {
+	inner := append(userUint32(nil, udataExprType, exprConcat), udataExprData, 0)
+	return append([]byte{typ, byte(len(inner))}, inner...)
 }

@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -29,7 +30,11 @@ var links atomic.Int32
 // NS is a network namespace. It has a name that "ip netns" lists, its loopback
 // interface is up, and it is removed when its test ends.
 type NS struct {
-	name   string
+	name string
+
+	// mu keeps the handle open while a thread enters: a dial that nobody waits
+	// for any more may still begin when the test ends.
+	mu     sync.RWMutex
 	handle netns.NsHandle
 }
 
@@ -66,6 +71,8 @@ func (ns *NS) create() error {
 // remove deletes the namespace's name and gives up our hold on it: the kernel
 // destroys it, and what is in it, once no process is left inside.
 func (ns *NS) remove() error {
+	ns.mu.Lock()
+	defer ns.mu.Unlock()
 	if ns.handle.IsOpen() {
 		if err := ns.handle.Close(); err != nil {
 			return fmt.Errorf("close %s: %w", ns.Path(), err)
@@ -126,13 +133,20 @@ func (ns *NS) Do(f func() error) error {
 				runtime.UnlockOSThread()
 			}
 		}()
-		if e := netns.Set(ns.handle); e != nil {
+		if e := ns.enter(); e != nil {
 			err = fmt.Errorf("enter namespace %s: %w", ns.name, e)
 			return
 		}
 		err = f()
 	}()
 	return <-result
+}
+
+// enter moves the calling thread into the namespace.
+func (ns *NS) enter() error {
+	ns.mu.RLock()
+	defer ns.mu.RUnlock()
+	return netns.Set(ns.handle)
 }
 
 // Connect joins two namespaces by a veth pair, with ifA in a and ifB in b, and

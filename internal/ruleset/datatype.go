@@ -50,6 +50,11 @@ const (
 	TypeBoolean     Type = "boolean"
 	TypeCtEvent     Type = "ct_event"
 	TypeIfname      Type = "ifname"
+	TypeIGMPType    Type = "igmp_type"
+
+	// TypeHostInteger is an integer in host byte order. nft has no name of its
+	// own for it; the set's user data tell it from TypeInteger.
+	TypeHostInteger Type = "host_integer"
 )
 
 // typeInfo is what nft fixes about a data type: the number by which it is
@@ -79,7 +84,7 @@ var types = map[Type]typeInfo{
 	TypeInetService: {id: 13, size: 2},
 	TypeICMPType:    {id: 14, size: 1},
 	TypeTCPFlag:     {id: 15, size: 1, flags: true},
-	TypeTime:        {id: 18, size: 8, host: true},
+	TypeTime:        {id: 18, size: 4, host: true},
 	TypeMark:        {id: 19, size: 4, host: true},
 	TypeIfIndex:     {id: 20, size: 4, host: true},
 	TypeIfType:      {id: 21, size: 2, host: true},
@@ -103,12 +108,16 @@ var types = map[Type]typeInfo{
 	TypeBoolean:     {id: 39, size: 1, host: true},
 	TypeCtEvent:     {id: 40, size: 4, host: true, flags: true},
 	TypeIfname:      {id: 41, size: 16, host: true},
+	TypeIGMPType:    {id: 42, size: 1},
+	TypeHostInteger: {id: 4, host: true},
 }
 
 var typeByID = func() map[uint32]Type {
 	m := make(map[uint32]Type, len(types))
 	for t, info := range types {
-		m[info.id] = t
+		if t != TypeHostInteger {
+			m[info.id] = t
+		}
 	}
 	return m
 }()

@@ -19,9 +19,11 @@ const (
 // given that name the object: none for a table, Chain alone for a chain, Chain
 // and Rule for a rule, Set alone for a set, Set and Elements for elements.
 type Change struct {
-	Verb     Verb
-	Family   Family
-	Table    string
+	Verb   Verb
+	Family Family
+	Table  string
+	// Flags are those of a table that is added.
+	Flags    []string
 	Chain    *Chain
 	Rule     *Rule
 	Set      *Set
@@ -63,6 +65,8 @@ func (c Change) String() string {
 		return fmt.Sprintf("%s { %s }", head, strings.Join(texts, ", "))
 	case c.Set != nil:
 		return fmt.Sprintf("%s { %s; }", head, strings.Join(c.Set.definition(), "; "))
+	case len(c.Flags) > 0:
+		return fmt.Sprintf("%s { flags %s; }", head, strings.Join(c.Flags, ","))
 	}
 	return head
 }
@@ -97,7 +101,7 @@ func Diff(have, want Ruleset) Batch {
 		w := &want.Tables[i]
 		h := have.Table(w.Family, w.Name)
 		if h == nil {
-			b = append(b, Change{Verb: Add, Family: w.Family, Table: w.Name})
+			b = append(b, Change{Verb: Add, Family: w.Family, Table: w.Name, Flags: w.Flags})
 			h = &Table{Family: w.Family, Name: w.Name}
 		}
 		b = append(b, newTableDiff(h, w).batch()...)

@@ -54,7 +54,7 @@ type metaInfo struct {
 }
 
 var metaKeys = map[MetaKey]metaInfo{
-	MetaLength:   {TypeInteger, false},
+	MetaLength:   {TypeHostInteger, false},
 	MetaProtocol: {TypeEtherType, false},
 	MetaPriority: {TypeClassID, false},
 	MetaMark:     {TypeMark, false},
@@ -62,19 +62,19 @@ var metaKeys = map[MetaKey]metaInfo{
 	MetaOIF:      {TypeIfIndex, true},
 	MetaIIFName:  {TypeIfname, true},
 	MetaOIFName:  {TypeIfname, true},
-	MetaIIFType:  {TypeIfType, true},
-	MetaOIFType:  {TypeIfType, true},
+	MetaIIFType:  {TypeIfType, false},
+	MetaOIFType:  {TypeIfType, false},
 	MetaSKUID:    {TypeUID, false},
 	MetaSKGID:    {TypeGID, false},
-	MetaNFTrace:  {TypeBoolean, false},
+	MetaNFTrace:  {TypeHostInteger, false},
 	MetaRTClass:  {TypeRealm, false},
 	MetaNFProto:  {TypeNFProto, false},
 	MetaL4Proto:  {TypeInetProto, false},
 	MetaPktType:  {TypePktType, false},
-	MetaCPU:      {TypeInteger, false},
+	MetaCPU:      {TypeHostInteger, false},
 	MetaIIFGroup: {TypeDevGroup, true},
 	MetaOIFGroup: {TypeDevGroup, true},
-	MetaCGroup:   {TypeInteger, false},
+	MetaCGroup:   {TypeHostInteger, false},
 }
 
 // Type implements [Expr].
@@ -137,32 +137,75 @@ var (
 // fields lists the named places of each header, by the protocol whose header
 // it is.
 var fields = map[string][]Payload{
-	"ip":    {IPSaddr, IPDaddr, IPProtocol, IPLength, IPTTL},
-	"ip6":   {IP6Saddr, IP6Daddr, IP6NextHdr, IP6HopLimit},
-	"th":    {THSport, THDport},
 	"ether": {EtherSaddr, EtherDaddr, EtherType},
+	"ip": {
+		IPSaddr, IPDaddr, IPProtocol, IPLength, IPTTL,
+		network("ip", "id", 4, 2, TypeInteger), network("ip", "frag-off", 6, 2, TypeInteger),
+		network("ip", "checksum", 10, 2, TypeInteger),
+	},
+	"ip6": {IP6Saddr, IP6Daddr, IP6NextHdr, IP6HopLimit, network("ip6", "length", 4, 2, TypeInteger)},
+	"arp": {
+		network("arp", "htype", 0, 2, TypeInteger), network("arp", "ptype", 2, 2, TypeEtherType),
+		network("arp", "hlen", 4, 1, TypeInteger), network("arp", "plen", 5, 1, TypeInteger),
+		network("arp", "operation", 6, 2, TypeARPOp),
+		network("arp", "saddr ether", 8, 6, TypeEtherAddr), network("arp", "saddr ip", 14, 4, TypeIPv4Addr),
+		network("arp", "daddr ether", 18, 6, TypeEtherAddr), network("arp", "daddr ip", 24, 4, TypeIPv4Addr),
+	},
+	"th": {THSport, THDport},
 	"tcp": {
-		{"tcp", "sport", TransportHeader, 0, 2, TypeInetService},
-		{"tcp", "dport", TransportHeader, 2, 2, TypeInetService},
-		{"tcp", "flags", TransportHeader, 13, 1, TypeTCPFlag},
+		port("tcp", "sport", 0), port("tcp", "dport", 2),
+		transport("tcp", "sequence", 4, 4, TypeInteger), transport("tcp", "ackseq", 8, 4, TypeInteger),
+		transport("tcp", "flags", 13, 1, TypeTCPFlag), transport("tcp", "window", 14, 2, TypeInteger),
+		transport("tcp", "checksum", 16, 2, TypeInteger), transport("tcp", "urgptr", 18, 2, TypeInteger),
 	},
 	"udp": {
-		{"udp", "sport", TransportHeader, 0, 2, TypeInetService},
-		{"udp", "dport", TransportHeader, 2, 2, TypeInetService},
-		{"udp", "length", TransportHeader, 4, 2, TypeInteger},
+		port("udp", "sport", 0), port("udp", "dport", 2),
+		transport("udp", "length", 4, 2, TypeInteger), transport("udp", "checksum", 6, 2, TypeInteger),
+	},
+	"udplite": {
+		port("udplite", "sport", 0), port("udplite", "dport", 2),
+		transport("udplite", "csumcov", 4, 2, TypeInteger), transport("udplite", "checksum", 6, 2, TypeInteger),
 	},
 	"sctp": {
-		{"sctp", "sport", TransportHeader, 0, 2, TypeInetService},
-		{"sctp", "dport", TransportHeader, 2, 2, TypeInetService},
+		port("sctp", "sport", 0), port("sctp", "dport", 2),
+		transport("sctp", "vtag", 4, 4, TypeInteger), transport("sctp", "checksum", 8, 4, TypeInteger),
 	},
+	"dccp": {port("dccp", "sport", 0), port("dccp", "dport", 2)},
 	"icmp": {
-		{"icmp", "type", TransportHeader, 0, 1, TypeICMPType},
-		{"icmp", "code", TransportHeader, 1, 1, TypeICMPCode},
+		transport("icmp", "type", 0, 1, TypeICMPType), transport("icmp", "code", 1, 1, TypeICMPCode),
+		transport("icmp", "checksum", 2, 2, TypeInteger),
 	},
 	"icmpv6": {
-		{"icmpv6", "type", TransportHeader, 0, 1, TypeICMPv6Type},
-		{"icmpv6", "code", TransportHeader, 1, 1, TypeICMPv6Code},
+		transport("icmpv6", "type", 0, 1, TypeICMPv6Type), transport("icmpv6", "code", 1, 1, TypeICMPv6Code),
+		transport("icmpv6", "checksum", 2, 2, TypeInteger),
 	},
+	"igmp": {
+		transport("igmp", "type", 0, 1, TypeIGMPType), transport("igmp", "mrt", 1, 1, TypeInteger),
+		transport("igmp", "checksum", 2, 2, TypeInteger), transport("igmp", "group", 4, 4, TypeInteger),
+	},
+	"ah": {
+		transport("ah", "nexthdr", 0, 1, TypeInetProto), transport("ah", "hdrlength", 1, 1, TypeInteger),
+		transport("ah", "reserved", 2, 2, TypeInteger), transport("ah", "spi", 4, 4, TypeInteger),
+		transport("ah", "sequence", 8, 4, TypeInteger),
+	},
+	"esp": {
+		transport("esp", "spi", 0, 4, TypeInteger), transport("esp", "sequence", 4, 4, TypeInteger),
+	},
+	"comp": {
+		transport("comp", "nexthdr", 0, 1, TypeInetProto), transport("comp", "cpi", 2, 2, TypeInteger),
+	},
+}
+
+func network(proto, field string, offset, length int, t Type) Payload {
+	return Payload{proto, field, NetworkHeader, offset, length, t}
+}
+
+func transport(proto, field string, offset, length int, t Type) Payload {
+	return Payload{proto, field, TransportHeader, offset, length, t}
+}
+
+func port(proto, field string, offset int) Payload {
+	return transport(proto, field, offset, 2, TypeInetService)
 }
 
 // FieldAt finds the named field of protocol proto at a place of its header.
@@ -254,9 +297,9 @@ var ctKeys = map[CtKey]Type{
 	CtProtoSrc:   TypeInetService,
 	CtProtoDst:   TypeInetService,
 	CtLabel:      TypeCtLabel,
-	CtPackets:    TypeInteger,
-	CtBytes:      TypeInteger,
-	CtZone:       TypeInteger,
+	CtPackets:    TypeHostInteger,
+	CtBytes:      TypeHostInteger,
+	CtZone:       TypeHostInteger,
 	CtIPSaddr:    TypeIPv4Addr,
 	CtIPDaddr:    TypeIPv4Addr,
 	CtIP6Saddr:   TypeIPv6Addr,
@@ -307,10 +350,12 @@ func (f Fib) Type() Type {
 }
 
 func (f Fib) String() string {
-	if f.Result == "check" {
-		return "fib " + f.Flags + " check"
+	result := f.Result
+	if result == "check" {
+		// nft tells this from the interface by what it is compared with.
+		result = "oif"
 	}
-	return "fib " + f.Flags + " " + f.Result
+	return "fib " + f.Flags + " " + result
 }
 
 // Masked is an expression of which only the bits of Mask count.
@@ -323,10 +368,10 @@ type Masked struct {
 func (m Masked) Type() Type { return m.Expr.Type() }
 
 func (m Masked) String() string {
-	if m.Mask.Type.IsFlags() {
-		return m.Expr.String() + " & (" + strings.ReplaceAll(m.Mask.String(), ",", " | ") + ")"
+	if flags := alternatives(m.Mask); m.Mask.Type.IsFlags() && strings.Contains(flags, "|") {
+		return m.Expr.String() + " & (" + flags + ")"
 	}
-	return m.Expr.String() + " & " + m.Mask.String()
+	return m.Expr.String() + " & " + operand(m.Expr, m.Mask)
 }
 
 // ConcatExpr reads several expressions as one key.

@@ -56,29 +56,40 @@ func Is(left Expr, right Value) Compare { return Compare{left, Equal, right} }
 func IsNot(left Expr, right Value) Compare { return Compare{left, NotEqual, right} }
 
 func (c Compare) String() string {
-	right := c.Right.String()
-	if right, ok := wildcard(c.Left, c.Right); ok {
-		return c.Left.String() + " " + c.Op.text() + right
-	}
-	if _, masked := c.Left.(Masked); masked || (c.Right.Type.IsFlags() && !c.Right.Type.IsConcat()) {
+	masked, isMasked := c.Left.(Masked)
+	switch {
+	case isMasked && masked.Mask.Type.IsFlags() && strings.Contains(masked.Mask.String(), ",") &&
+		(c.Op == Equal || c.Op == NotEqual || c.Op == ""):
+		// "syn / syn,ack": of these flags exactly those.
+		return masked.Expr.String() + " " + c.Op.text() + c.Right.String() + " / " + masked.Mask.String()
+	case isMasked, c.Right.Type.IsFlags() && !c.Right.Type.IsConcat() && c.Right.Type != TypeCtLabel:
 		// nft leaves "==" out only where it cannot be mistaken for a test of bits.
 		op := c.Op
 		if op == "" {
 			op = Equal
 		}
-		return c.Left.String() + " " + string(op) + " " + strings.ReplaceAll(right, ",", " | ")
+		if c.Right.Type.IsFlags() {
+			return c.Left.String() + " " + string(op) + " " + alternatives(c.Right)
+		}
+		return c.Left.String() + " " + string(op) + " " + operand(c.Left, c.Right)
 	}
-	return c.Left.String() + " " + c.Op.text() + right
+	return c.Left.String() + " " + c.Op.text() + operand(c.Left, c.Right)
 }
 
-// wildcard writes an interface name that was compared without its padding: the
-// kernel then matches every name that begins so.
-func wildcard(left Expr, v Value) (string, bool) {
-	if left.Type() != TypeIfname || v.Type != TypeIfname || len(v.Data) == 16 || strings.HasSuffix(v.Data, "\x00") {
-		return "", false
+// operand writes a constant that stands against an expression: bytes of a
+// packet that have no name in hexadecimal.
+func operand(left Expr, v Value) string {
+	if m, ok := left.(Masked); ok {
+		left = m.Expr
 	}
-	return `"` + v.Data + `*"`, true
+	if p, ok := left.(Payload); ok && p.Field == "" {
+		return v.raw()
+	}
+	return v.String()
 }
+
+// alternatives joins flags as an expression.
+func alternatives(flags Value) string { return strings.ReplaceAll(flags.String(), ",", " | ") }
 
 // InPrefix holds where an address lies in a prefix.
 type InPrefix struct {
@@ -99,7 +110,11 @@ type InRange struct {
 }
 
 func (m InRange) String() string {
-	return m.Left.String() + " " + m.Op.text() + m.From.String() + "-" + m.To.String()
+	op := m.Op.text()
+	if _, masked := m.Left.(Masked); masked && op == "" {
+		op = string(Equal) + " "
+	}
+	return m.Left.String() + " " + op + m.From.numeric() + "-" + m.To.numeric()
 }
 
 // HasAny holds where at least one of the flags in Flags is set; with NotEqual,
@@ -113,7 +128,13 @@ type HasAny struct {
 // Has is the match for any of some flags.
 func Has(left Expr, flags Value) HasAny { return HasAny{left, Equal, flags} }
 
-func (m HasAny) String() string { return m.Left.String() + " " + m.Op.text() + m.Flags.String() }
+func (m HasAny) String() string {
+	op := ""
+	if m.Op == NotEqual {
+		op = "! "
+	}
+	return m.Left.String() + " " + op + m.Flags.String()
+}
 
 // Lookup holds where an expression is an element of a set.
 type Lookup struct {

@@ -1,6 +1,7 @@
 package ruleset
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"strings"
@@ -161,24 +162,42 @@ type Set struct {
 	Name string
 	Key  Type
 	// Data is the type that a map holds for each key, [TypeVerdict] for a
-	// verdict map, empty for a set.
-	Data Type
-	// Flags are nft's words: constant, interval, timeout, dynamic.
+	// verdict map, the kind of object for a map of named objects ("counter"),
+	// empty for a set. With DataInterval it holds a range of such values.
+	Data         Type
+	DataInterval bool
+	// Flags are nft's words: constant, dynamic, interval, timeout.
 	Flags []string
-	// Counter gives every element a counter of its own.
+	// Counter gives every element a counter of its own; Extra are the other
+	// stateful parts that every element gets.
 	Counter   bool
+	Extra     []Part
 	Anonymous bool
+	// AutoMerge lets nft unite intervals that touch.
+	AutoMerge bool
 	Comment   string
 	// Size is the greatest number of elements, 0 for no bound.
-	Size     uint32
-	Handle   uint64
-	Elements []Element
+	Size uint32
+	// Policy is nft's word for what the kernel should save: "memory", or empty
+	// for the default, time.
+	Policy string
+	// Timeout and GCInterval are in milliseconds: how long an element stays
+	// that says nothing itself, and how often the kernel removes old ones.
+	Timeout, GCInterval uint64
+	Handle              uint64
+	Elements            []Element
 }
 
 // sameDefinition says whether two sets differ at most in their elements.
 func (s Set) sameDefinition(o Set) bool {
 	return s.Name == o.Name && s.Key == o.Key && s.Data == o.Data && s.Counter == o.Counter &&
-		s.Anonymous == o.Anonymous && s.Size == o.Size && slices.Equal(s.Flags, o.Flags)
+		s.Anonymous == o.Anonymous && s.Size == o.Size && slices.Equal(s.Flags, o.Flags) &&
+		s.Timeout == o.Timeout && s.GCInterval == o.GCInterval && s.Policy == o.Policy &&
+		s.AutoMerge == o.AutoMerge && s.DataInterval == o.DataInterval && sameParts(s.Extra, o.Extra)
+}
+
+func sameParts(a, b []Part) bool {
+	return slices.EqualFunc(a, b, func(x, y Part) bool { return x.String() == y.String() })
 }
 
 // kind is nft's word for what s is.
@@ -190,14 +209,16 @@ func (s Set) kind() string {
 }
 
 // Element is a member of a set, or a key of a map with what the map holds for
-// it: Data, or Verdict in a verdict map.
+// it: Data, a Verdict in a verdict map, or the name of an Object.
 type Element struct {
 	Key Value
 	// End is the last key of a range, empty where the element is one key.
-	End     Value
-	Data    Value
-	Verdict Verdict
-	Comment string
+	End Value
+	// DataEnd is the last value of a range that a map holds.
+	Data, DataEnd Value
+	Verdict       Verdict
+	Object        string
+	Comment       string
 	// Counter is nil where the set keeps no counters.
 	Counter *Counter
 	// CatchAll marks the element "*", which stands for every key without an
@@ -220,7 +241,8 @@ type elementKey struct {
 // same says whether two elements hold the same: counters and times to live do
 // not count.
 func (e Element) same(o Element) bool {
-	return e.key() == o.key() && e.Data == o.Data && e.Verdict == o.Verdict && e.Comment == o.Comment
+	return e.key() == o.key() && e.Data == o.Data && e.DataEnd == o.DataEnd && e.Verdict == o.Verdict &&
+		e.Object == o.Object && e.Comment == o.Comment && e.Timeout == o.Timeout
 }
 
 // Merge unites rulesets: tables, sets and chains of the same name become one,
@@ -264,6 +286,10 @@ func (t *Table) merge(o Table) {
 
 // addElements adds the elements whose keys are not there yet.
 func (s *Set) addElements(more []Element) {
+	if len(s.Elements) == 0 {
+		s.Elements = slices.Clone(more)
+		return
+	}
 	seen := make(map[elementKey]bool, len(s.Elements)+len(more))
 	for _, e := range s.Elements {
 		seen[e.key()] = true
@@ -298,9 +324,21 @@ func (rs Ruleset) Sorted() Ruleset {
 	return out
 }
 
-// SortElements orders elements by their keys' bytes.
+// SortElements orders elements by their keys: numbers by their value, other
+// keys by their bytes, and "*" last.
 func SortElements(elements []Element) {
-	slices.SortFunc(elements, func(a, b Element) int {
+	slices.SortStableFunc(elements, func(a, b Element) int {
+		if a.CatchAll != b.CatchAll {
+			if a.CatchAll {
+				return 1
+			}
+			return -1
+		}
+		x, ok := a.Key.Uint()
+		y, ok2 := b.Key.Uint()
+		if c := cmp.Compare(x, y); ok && ok2 && a.Key.Type == b.Key.Type && c != 0 {
+			return c
+		}
 		if c := strings.Compare(a.Key.Data, b.Key.Data); c != 0 {
 			return c
 		}

@@ -3,7 +3,6 @@ package ruleset
 import (
 	"encoding/hex"
 	"fmt"
-	"strconv"
 	"strings"
 )
 
@@ -77,14 +76,16 @@ const (
 // to what a map holds for a key.
 type NAT struct {
 	Kind NATKind
-	// Family is "ip" or "ip6".
+	// Family is "ip" or "ip6"; empty for the family of the table.
 	Family string
 	// Addr and Port are the constants; both empty where Map is used.
 	Addr, Port Value
-	// Key is looked up in Map, whose data are an address or address . port.
-	Key   Expr
-	Map   string
-	Flags []string
+	// Key is looked up in Map, which holds addresses and ports, or addresses
+	// alone.
+	Key      Expr
+	Map      string
+	AddrOnly bool
+	Flags    []string
 }
 
 func (n NAT) String() string {
@@ -94,7 +95,7 @@ func (n NAT) String() string {
 		to = n.Key.String() + " map @" + n.Map
 	case n.Addr.Data == "":
 		to = ":" + n.Port.String()
-	case n.Port.Data != "" && n.Family == "ip6":
+	case n.Port.Data != "" && n.Addr.Type == TypeIPv6Addr:
 		to = "[" + n.Addr.String() + "]:" + n.Port.String()
 	case n.Port.Data != "":
 		to = n.Addr.String() + ":" + n.Port.String()
@@ -149,7 +150,7 @@ type Log struct {
 func (l Log) String() string {
 	prefix, group, level := "", "", ""
 	if l.Prefix != "" {
-		prefix = "prefix " + strconv.Quote(l.Prefix)
+		prefix = "prefix " + quote(l.Prefix)
 	}
 	if l.HasGroup {
 		group = fmt.Sprintf("group %d", l.Group)
@@ -222,9 +223,9 @@ type Compat struct {
 
 func (c Compat) String() string {
 	if c.Target {
-		return fmt.Sprintf("xt target %q", c.Name)
+		return "xt target " + quote(c.Name)
 	}
-	return fmt.Sprintf("xt match %q", c.Name)
+	return "xt match " + quote(c.Name)
 }
 
 // Opaque is an expression that the reader does not understand: its name in the

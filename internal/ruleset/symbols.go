@@ -6,9 +6,16 @@ import "strconv"
 // those of the kernel's user-space headers (linux/in.h, nf_conntrack_common.h,
 // rtnetlink.h, icmp.h, icmpv6.h).
 var symbols = map[Type]map[uint64]string{
+	// As /etc/protocols of Debian 12 has them, which nft reads.
 	TypeInetProto: {
-		1: "icmp", 2: "igmp", 6: "tcp", 17: "udp", 33: "dccp", 41: "ipv6", 47: "gre", 50: "esp", 51: "ah",
-		58: "ipv6-icmp", 89: "ospf", 103: "pim", 108: "comp", 132: "sctp", 136: "udplite",
+		0: "ip", 1: "icmp", 2: "igmp", 3: "ggp", 4: "ipencap", 5: "st", 6: "tcp", 8: "egp", 9: "igp", 12: "pup",
+		17: "udp", 20: "hmp", 22: "xns-idp", 27: "rdp", 29: "iso-tp4", 33: "dccp", 36: "xtp", 37: "ddp",
+		38: "idpr-cmtp", 41: "ipv6", 43: "ipv6-route", 44: "ipv6-frag", 45: "idrp", 46: "rsvp", 47: "gre",
+		50: "esp", 51: "ah", 57: "skip", 58: "ipv6-icmp", 59: "ipv6-nonxt", 60: "ipv6-opts", 73: "rspf",
+		81: "vmtp", 88: "eigrp", 89: "ospf", 93: "ax.25", 94: "ipip", 97: "etherip", 98: "encap", 103: "pim",
+		108: "ipcomp", 112: "vrrp", 115: "l2tp", 124: "isis", 132: "sctp", 133: "fc", 135: "mobility-header",
+		136: "udplite", 137: "mpls-in-ip", 138: "manet", 139: "hip", 140: "shim6", 141: "wesp", 142: "rohc",
+		143: "ethernet",
 	},
 	TypeNFProto: {2: "ipv4", 10: "ipv6"},
 	TypeCtState: {1: "invalid", 2: "established", 4: "related", 8: "new", 64: "untracked"},
@@ -28,6 +35,10 @@ var symbols = map[Type]map[uint64]string{
 		13: "timestamp-request", 14: "timestamp-reply", 15: "info-request", 16: "info-reply",
 		17: "address-mask-request", 18: "address-mask-reply",
 	},
+	TypeICMPCode: {
+		0: "net-unreachable", 1: "host-unreachable", 2: "prot-unreachable", 3: "port-unreachable",
+		4: "frag-needed", 9: "net-prohibited", 10: "host-prohibited", 13: "admin-prohibited",
+	},
 	TypeICMPv6Type: {
 		1: "destination-unreachable", 2: "packet-too-big", 3: "time-exceeded", 4: "parameter-problem",
 		128: "echo-request", 129: "echo-reply", 130: "mld-listener-query", 131: "mld-listener-report",
@@ -35,11 +46,27 @@ var symbols = map[Type]map[uint64]string{
 		136: "nd-neighbor-advert", 137: "nd-redirect", 138: "router-renumbering", 141: "ind-neighbor-solicit",
 		142: "ind-neighbor-advert", 143: "mld2-listener-report",
 	},
+	TypeICMPv6Code: {
+		0: "no-route", 1: "admin-prohibited", 3: "addr-unreachable", 4: "port-unreachable", 5: "policy-fail",
+		6: "reject-route",
+	},
+	TypeIGMPType: {
+		17: "membership-query", 18: "membership-report-v1", 22: "membership-report-v2", 23: "leave-group",
+		34: "membership-report-v3",
+	},
+	TypeARPOp:     {1: "request", 2: "reply", 3: "rrequest", 4: "rreply", 8: "inrequest", 9: "inreply", 10: "nak"},
 	TypeBoolean:   {0: "missing", 1: "exists"},
 	TypeEtherType: {0x0800: "ip", 0x0806: "arp", 0x86dd: "ip6", 0x8100: "8021q", 0x88a8: "8021ad"},
+	TypeIfType: {
+		1: "ether", 512: "ppp", 768: "ipip", 769: "ipip6", 772: "loopback", 776: "sit", 778: "ipgre",
+	},
+	TypeClassID:  {0: "none", 0xffffffff: "root"},
+	TypeDevGroup: {0: `"default"`},
+	TypeRealm:    {0: `"cosmos"`},
 }
 
-func symbol(t Type, n uint64) (string, bool) {
+// symbol is nft's name for a number of the type.
+func (t Type) symbol(n uint64) (string, bool) {
 	s, ok := symbols[t][n]
 	return s, ok
 }
@@ -59,7 +86,7 @@ const (
 
 // ProtoName is the name of a transport protocol, or its number.
 func ProtoName(p uint8) string {
-	if s, ok := symbol(TypeInetProto, uint64(p)); ok {
+	if s, ok := TypeInetProto.symbol(uint64(p)); ok {
 		return s
 	}
 	return strconv.Itoa(int(p))

@@ -2,6 +2,7 @@ package ruleset
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -77,21 +78,29 @@ func (s Set) Text(f Format) string {
 func (s Set) definition() []string {
 	typ := "type " + string(s.Key)
 	if s.Data != "" {
-		typ += " : " + string(s.Data)
+		typ += " : "
+		if s.DataInterval {
+			typ += "interval "
+		}
+		typ += string(s.Data)
 	}
 	lines := []string{typ}
-	if s.Size != 0 {
-		lines = append(lines, fmt.Sprintf("size %d", s.Size))
+	line := func(given bool, text string) {
+		if given {
+			lines = append(lines, text)
+		}
 	}
-	if len(s.Flags) > 0 {
-		lines = append(lines, "flags "+strings.Join(s.Flags, ","))
+	line(s.Policy != "", "policy "+s.Policy)
+	line(s.Size != 0 && !slices.Contains(s.Flags, "constant"), fmt.Sprintf("size %d", s.Size))
+	line(len(s.Flags) > 0, "flags "+strings.Join(s.Flags, ","))
+	line(s.Counter, "counter")
+	for _, p := range s.Extra {
+		line(true, p.String())
 	}
-	if s.Counter {
-		lines = append(lines, "counter")
-	}
-	if s.Comment != "" {
-		lines = append(lines, "comment "+strconv.Quote(s.Comment))
-	}
+	line(s.Timeout != 0, "timeout "+duration(s.Timeout))
+	line(s.GCInterval != 0, "gc-interval "+duration(s.GCInterval))
+	line(s.AutoMerge, "auto-merge")
+	line(s.Comment != "", "comment "+quote(s.Comment))
 	return lines
 }
 
@@ -114,6 +123,10 @@ func (s Set) elementText(f Format) string {
 		default:
 			b.WriteString(", ")
 		}
+		if s.Counter && e.Counter == nil && f.Stateless {
+			// What is not yet in the kernel has no numbers, but will have a counter.
+			e.Counter = &Counter{}
+		}
 		b.WriteString(e.text(f))
 	}
 	return b.String()
@@ -124,11 +137,11 @@ func (e Element) String() string { return e.text(Format{}) }
 
 func (e Element) text(f Format) string {
 	words := []string{e.KeyText()}
-	if e.Counter != nil && !f.Stateless {
-		words = append(words, e.Counter.String())
+	if e.Counter != nil {
+		words = append(words, partText(*e.Counter, f))
 	}
 	for _, p := range e.Extra {
-		words = append(words, p.String())
+		words = append(words, partText(p, f))
 	}
 	if e.Timeout != 0 {
 		words = append(words, "timeout "+duration(e.Timeout))
@@ -137,7 +150,7 @@ func (e Element) text(f Format) string {
 		words = append(words, "expires "+duration(e.Expires))
 	}
 	if e.Comment != "" {
-		words = append(words, "comment "+strconv.Quote(e.Comment))
+		words = append(words, "comment "+quote(e.Comment))
 	}
 	text := strings.Join(words, " ")
 	if to := e.DataText(); to != "" {
@@ -152,12 +165,28 @@ func (e Element) KeyText() string {
 	case e.CatchAll:
 		return "*"
 	case e.End.Data == "":
-		return e.Key.String()
+		return memberText(e.Key)
 	}
-	from, to := e.Key.Parts(), e.End.Parts()
-	if len(from) != len(to) {
-		return e.Key.String() + "-" + e.End.String()
+	return intervalText(e.Key, e.End)
+}
+
+// memberText writes a value as a member of a set.
+func memberText(v Value) string {
+	parts := v.Parts()
+	texts := make([]string, len(parts))
+	for i, p := range parts {
+		texts[i] = p.String()
+		if p.Type.IsFlags() {
+			texts[i] = alternatives(p)
+		}
 	}
+	return strings.Join(texts, concatSeparator)
+}
+
+// intervalText writes the values from a to b; those of a concatenation part by
+// part.
+func intervalText(a, b Value) string {
+	from, to := a.Parts(), b.Parts()
 	texts := make([]string, len(from))
 	for i := range from {
 		texts[i] = rangeText(from[i], to[i])
@@ -168,12 +197,16 @@ func (e Element) KeyText() string {
 // rangeText writes the values from a to b: one value, a prefix, or a range.
 func rangeText(a, b Value) string {
 	if a == b {
-		return a.String()
+		return memberText(a)
 	}
 	if p, ok := prefixOf(a, b); ok {
 		return p.String()
 	}
-	return a.String() + "-" + b.String()
+	if begin := strings.TrimRight(a.Data, "\x00"); a.Type == TypeIfname && b.Data == begin+strings.Repeat("\xff", len(a.Data)-len(begin)) {
+		// From "eth" to "eth\xff\xff...": all names that begin so.
+		return Value{TypeIfname, begin}.String()
+	}
+	return a.numeric() + "-" + b.numeric()
 }
 
 // DataText writes what a map holds for the element; empty in a set.
@@ -181,6 +214,10 @@ func (e Element) DataText() string {
 	switch {
 	case e.Verdict.Kind != "":
 		return e.Verdict.String()
+	case e.Object != "":
+		return quote(e.Object)
+	case e.DataEnd.Data != "":
+		return intervalText(e.Data, e.DataEnd)
 	case e.Data.Data != "":
 		return e.Data.String()
 	}
@@ -222,11 +259,11 @@ func (b Base) String() string {
 	devices := ""
 	switch {
 	case len(b.Devices) == 1:
-		devices = fmt.Sprintf(" device %q", b.Devices[0])
+		devices = " device " + quote(b.Devices[0])
 	case len(b.Devices) > 1:
 		quoted := make([]string, len(b.Devices))
 		for i, d := range b.Devices {
-			quoted[i] = strconv.Quote(d)
+			quoted[i] = quote(d)
 		}
 		devices = " devices = { " + strings.Join(quoted, ", ") + " }"
 	}
@@ -272,14 +309,18 @@ func (r Rule) Text(f Format) string { return r.text(f) }
 func (r Rule) text(f Format) string {
 	words := make([]string, 0, len(r.Parts)+1)
 	for _, p := range r.Parts {
-		if _, ok := p.(Counter); ok && f.Stateless {
-			words = append(words, "counter")
-			continue
-		}
-		words = append(words, p.String())
+		words = append(words, partText(p, f))
 	}
 	if r.Comment != "" {
-		words = append(words, "comment "+strconv.Quote(r.Comment))
+		words = append(words, "comment "+quote(r.Comment))
 	}
 	return strings.Join(words, " ")
+}
+
+// partText writes a part; nft -s leaves out the numbers of counters.
+func partText(p Part, f Format) string {
+	if _, ok := p.(Counter); ok && f.Stateless {
+		return "counter"
+	}
+	return p.String()
 }

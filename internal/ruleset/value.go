@@ -67,28 +67,49 @@ func Concat(parts ...Value) Value {
 }
 
 // Parts splits the value of a concatenation; a plain value is its only part.
-// Bytes that the type does not account for stay in the last part.
+// One part may be of a type without a length of its own: it takes the bytes
+// that the others leave. Where the bytes do not fit the type, the last part
+// holds them all.
 func (v Value) Parts() []Value {
 	ts := v.Type.Parts()
 	if len(ts) == 1 {
 		return []Value{v}
 	}
+	sizes, ok := v.partSizes(ts)
 	parts := make([]Value, 0, len(ts))
 	rest := v.Data
 	for i, t := range ts {
-		size := types[t].size
-		if i == len(ts)-1 || size == 0 || padded(size) > len(rest) {
-			if size == 0 || size > len(rest) || len(rest) > padded(size) {
-				size = len(rest)
+		if !ok {
+			sizes[i] = 0
+			if i == len(ts)-1 {
+				sizes[i] = len(rest)
 			}
-			parts = append(parts, Value{t, rest[:size]})
-			rest = ""
-			continue
 		}
-		parts = append(parts, Value{t, rest[:size]})
-		rest = rest[padded(size):]
+		parts = append(parts, Value{t, rest[:sizes[i]]})
+		rest = rest[min(padded(sizes[i]), len(rest)):]
 	}
 	return parts
+}
+
+// partSizes is the length of each part of a concatenation; false where the
+// types do not add up to the value's length.
+func (v Value) partSizes(ts []Type) ([]int, bool) {
+	sizes := make([]int, len(ts))
+	left, open := len(v.Data), -1
+	for i, t := range ts {
+		sizes[i] = types[t].size
+		left -= padded(sizes[i])
+		if sizes[i] == 0 {
+			if open >= 0 {
+				return sizes, false
+			}
+			open = i
+		}
+	}
+	if open >= 0 && left > 0 && left%4 == 0 {
+		sizes[open], left = left, 0
+	}
+	return sizes, left == 0
 }
 
 // Addr is the address that v holds; false where v is no address.
@@ -127,16 +148,31 @@ func (v Value) Name() string {
 }
 
 // String writes v as nft does.
-func (v Value) String() string {
+func (v Value) String() string { return v.text(Type.symbol) }
+
+// numeric writes v without names for numbers, as nft writes the ends of a
+// range.
+func (v Value) numeric() string {
+	return v.text(func(Type, uint64) (string, bool) { return "", false })
+}
+
+// text writes v with the names that name gives to numbers.
+func (v Value) text(name func(Type, uint64) (string, bool)) string {
 	if v.Type.IsConcat() {
 		parts := v.Parts()
+		if parts[0].Data == "" {
+			return v.unknown()
+		}
 		texts := make([]string, len(parts))
 		for i, p := range parts {
-			texts[i] = p.String()
+			texts[i] = p.text(name)
 		}
 		return strings.Join(texts, concatSeparator)
 	}
-	if info, ok := types[v.Type]; !ok || len(v.Data) == 0 || (info.size != 0 && info.size != len(v.Data)) {
+	if v.isWildcard() {
+		return quote(v.Data + "*")
+	}
+	if info, ok := types[v.Type]; !ok || len(v.Data) == 0 || (info.size != 0 && info.size != len(v.Data)) && v.Type != TypeIfname {
 		return v.unknown()
 	}
 	switch v.Type {
@@ -146,10 +182,9 @@ func (v Value) String() string {
 	case TypeEtherAddr:
 		return colonHex(v.Data)
 	case TypeIfname, TypeString:
-		return strconv.Quote(v.Name())
-	case TypeMark:
-		n, _ := v.Uint()
-		return fmt.Sprintf("0x%08x", n)
+		return v.nameText()
+	case TypeCtLabel:
+		return v.bitText()
 	}
 	n, ok := v.Uint()
 	if !ok {
@@ -158,10 +193,81 @@ func (v Value) String() string {
 	if v.Type.IsFlags() {
 		return flagText(v.Type, n)
 	}
-	if s, ok := symbol(v.Type, n); ok {
+	if s, ok := name(v.Type, n); ok {
 		return s
 	}
+	switch v.Type {
+	case TypeMark:
+		return fmt.Sprintf("0x%08x", n)
+	case TypeEtherType:
+		return fmt.Sprintf("0x%04x", n)
+	case TypeClassID:
+		return fmt.Sprintf("%x:%x", n>>16, n&0xffff)
+	case TypeTime:
+		return duration(n)
+	}
 	return strconv.FormatUint(n, 10)
+}
+
+// HasName says whether nft has a name for v's number.
+func (v Value) HasName() bool {
+	n, ok := v.Uint()
+	if ok {
+		_, ok = v.Type.symbol(n)
+	}
+	return ok
+}
+
+// isWildcard says whether v is the beginning of interface names: the kernel
+// compares the bytes that are there, so that without its padding, or at least
+// a zero, a name matches every name that begins so.
+func (v Value) isWildcard() bool {
+	return v.Type == TypeIfname && v.Data != "" && len(v.Data) < 16 && !strings.HasSuffix(v.Data, "\x00")
+}
+
+// nameText writes a name; a star that is part of it is no wildcard.
+func (v Value) nameText() string {
+	name := v.Name()
+	if strings.TrimRight(v.Data[len(name):], "\x00") != "" {
+		return v.unknown()
+	}
+	if v.Type == TypeIfname && strings.HasSuffix(name, "*") {
+		name = strings.TrimSuffix(name, "*") + `\*`
+	}
+	return quote(name)
+}
+
+// quote puts text into quotes. nft knows no escapes; what would not print, or
+// end the quotes too early, is escaped as Go does, so that it can be seen.
+func quote(s string) string {
+	for _, r := range s {
+		if r == '"' || !strconv.IsPrint(r) {
+			return strconv.Quote(s)
+		}
+	}
+	return `"` + s + `"`
+}
+
+// bitText lists the numbers of the bits that are set in a connection label.
+func (v Value) bitText() string {
+	var bits []string
+	for i := range len(v.Data) * 8 {
+		if v.Data[i/8]&(1<<(i%8)) != 0 {
+			bits = append(bits, strconv.Itoa(i))
+		}
+	}
+	if len(bits) == 0 {
+		return v.unknown()
+	}
+	return strings.Join(bits, ",")
+}
+
+// raw writes v in hexadecimal, as nft writes what has no name.
+func (v Value) raw() string {
+	if n, ok := v.Uint(); ok {
+		return "0x" + strconv.FormatUint(n, 16)
+	}
+	return v.unknown()
 }
 
 // unknown shows bytes that are no value of v's type.
@@ -184,7 +290,7 @@ func flagText(t Type, n uint64) string {
 		if n&f == 0 {
 			continue
 		}
-		if s, ok := symbol(t, f); ok {
+		if s, ok := t.symbol(f); ok {
 			names = append(names, s)
 			n &^= f
 		}

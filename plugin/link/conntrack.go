@@ -12,13 +12,21 @@ import (
 	"nftnet/internal/desired"
 )
 
-// ForgetKnocks deletes the conntrack entries of clients that knocked at a port
-// while nothing translated it: to the kernel the client's next packet belongs
-// to that entry, and would pass the new rules by. These are flows to the host's
-// port that were not translated: of UDP any, of TCP those still waiting for an
-// answer. Every other flow stays.
-func ForgetKnocks(ports []desired.Port) error {
-	if len(ports) == 0 {
+// Lead says where a published port leads now: to its container, or nowhere.
+type Lead struct {
+	Port desired.Port
+	Gone bool
+}
+
+// ForgetFlows deletes the conntrack entries of clients of published ports that
+// lead elsewhere than the port does now: of clients that knocked while nothing
+// translated the port, and of a container that is gone. To the kernel the next
+// packet of such a client belongs to its entry and passes the rules by. Of TCP
+// only clients that still wait for an answer are forgotten; a connection that
+// stands is nobody's to cut. Every other flow stays. Of several leads of one
+// port the last counts.
+func ForgetFlows(leads []Lead) error {
+	if len(leads) == 0 {
 		return nil
 	}
 	local, err := localAddrs()
@@ -27,14 +35,13 @@ func ForgetKnocks(ports []desired.Port) error {
 	}
 	var errs []error
 	for _, family := range []netlink.InetFamily{unix.AF_INET, unix.AF_INET6} {
-		f := knocks{ports: map[knock][]netip.Addr{}, local: local}
-		for _, p := range ports {
-			if p.Host.Addr().Is4() == (family == unix.AF_INET) {
-				k := knock{p.Proto, p.Host.Port()}
-				f.ports[k] = append(f.ports[k], p.Host.Addr())
+		f := strays{leads: map[hostPort]map[netip.Addr]netip.AddrPort{}, local: local}
+		for _, l := range leads {
+			if l.Port.Host.Addr().Is4() == (family == unix.AF_INET) {
+				f.add(l)
 			}
 		}
-		if len(f.ports) == 0 {
+		if len(f.leads) == 0 {
 			continue
 		}
 		if _, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, family, f); err != nil {
@@ -44,17 +51,31 @@ func ForgetKnocks(ports []desired.Port) error {
 	return errors.Join(errs...)
 }
 
-type knock struct {
+type hostPort struct {
 	proto uint8
 	port  uint16
 }
 
-// knocks is the filter of untranslated flows to some ports of the host.
-type knocks struct {
-	ports map[knock][]netip.Addr
+// strays is the filter of flows to ports of the host that go elsewhere than
+// the port leads.
+type strays struct {
+	// leads is by host address where each port leads, the zero value for nowhere.
+	leads map[hostPort]map[netip.Addr]netip.AddrPort
 	// local are the host's own addresses: a port published on any address is
 	// one of these, and no flow through the host to elsewhere.
 	local map[netip.Addr]bool
+}
+
+func (f strays) add(l Lead) {
+	k := hostPort{l.Port.Proto, l.Port.Host.Port()}
+	if f.leads[k] == nil {
+		f.leads[k] = map[netip.Addr]netip.AddrPort{}
+	}
+	to := l.Port.Container
+	if l.Gone {
+		to = netip.AddrPort{}
+	}
+	f.leads[k][l.Port.Host.Addr()] = to
 }
 
 func localAddrs() (map[netip.Addr]bool, error) {
@@ -72,26 +93,30 @@ func localAddrs() (map[netip.Addr]bool, error) {
 }
 
 // MatchConntrackFlow implements netlink.CustomConntrackFilter.
-func (k knocks) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool {
-	addrs, ours := k.ports[knock{flow.Forward.Protocol, flow.Forward.DstPort}]
+func (f strays) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool {
+	leads, ours := f.leads[hostPort{flow.Forward.Protocol, flow.Forward.DstPort}]
 	if !ours {
 		return false
 	}
-	to, _ := netip.AddrFromSlice(flow.Forward.DstIP)
-	from, _ := netip.AddrFromSlice(flow.Reverse.SrcIP)
-	to, from = to.Unmap(), from.Unmap()
-	if to != from || flow.Forward.DstPort != flow.Reverse.SrcPort {
-		return false // translated
+	asked, _ := netip.AddrFromSlice(flow.Forward.DstIP)
+	asked = asked.Unmap()
+	to, ok := leads[asked]
+	if !ok && (f.local[asked] || asked.IsLoopback()) {
+		to, ok = leads[anyAddr(asked)]
 	}
-	if flow.Forward.Protocol == unix.IPPROTO_TCP && !waitsForAnswer(flow) {
+	if !ok || (flow.Forward.Protocol == unix.IPPROTO_TCP && !waitsForAnswer(flow)) {
 		return false
 	}
-	for _, a := range addrs {
-		if a == to || (a.IsUnspecified() && (k.local[to] || to.IsLoopback())) {
-			return true
-		}
+	answers, _ := netip.AddrFromSlice(flow.Reverse.SrcIP)
+	return netip.AddrPortFrom(answers.Unmap(), flow.Reverse.SrcPort) != to
+}
+
+// anyAddr is the unspecified address of a's family.
+func anyAddr(a netip.Addr) netip.Addr {
+	if a.Is4() {
+		return netip.IPv4Unspecified()
 	}
-	return false
+	return netip.IPv6Unspecified()
 }
 
 // tcpSynSent is TCP_CONNTRACK_SYN_SENT of nf_conntrack_tcp.h.

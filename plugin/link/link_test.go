@@ -161,10 +161,10 @@ func flows(t *testing.T, proto string) []string {
 	return out
 }
 
-// TestForgetKnocks deletes what knocked at the published port of this host, and
+// TestForgetFlows deletes what knocked at the published port of this host, and
 // no other flow: neither one to the same port of another host, nor one to
 // another port, nor a connection that was answered.
-func TestForgetKnocks(t *testing.T) {
+func TestForgetFlows(t *testing.T) {
 	nstest.RequireInside(t)
 	// Conntrack works where a rule asks for it.
 	run(t, "nft", "add table inet track; add chain inet track out { type filter hook output priority 0; }; add rule inet track out ct state new")
@@ -209,7 +209,8 @@ func TestForgetKnocks(t *testing.T) {
 	_, _ = waiting.Dial("tcp4", "192.0.2.9:5353")
 
 	any4 := netip.MustParseAddrPort("0.0.0.0:5353")
-	if err := ForgetKnocks([]desired.Port{{Proto: 17, Host: any4}, {Proto: 6, Host: any4}}); err != nil {
+	to := netip.MustParseAddrPort("10.1.0.2:53")
+	if err := ForgetFlows([]Lead{{Port: desired.Port{Proto: 17, Host: any4, Container: to}}, {Port: desired.Port{Proto: 6, Host: any4, Container: to}}}); err != nil {
 		t.Fatal(err)
 	}
 	if got := fmt.Sprint(flows(t, "udp")); got != "[40003 5353 40004 53]" {

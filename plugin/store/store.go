@@ -3,6 +3,7 @@
 package store
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -24,6 +25,7 @@ var (
 	bucketNetworks  = []byte("networks")
 	bucketEndpoints = []byte("endpoints")
 	keyVersion      = []byte("version")
+	keyUserRules    = []byte("user-rules")
 )
 
 // lockTimeout bounds the wait for another process that has the file open.
@@ -135,4 +137,22 @@ func write[T any](b *bbolt.Bucket, before, after map[string]T) error {
 		}
 	}
 	return nil
+}
+
+// UserRules reads the copy of the user's rules; nil where there is none.
+func (s *Store) UserRules() ([]byte, error) {
+	var out []byte
+	err := s.db.View(func(tx *bbolt.Tx) error {
+		out = bytes.Clone(tx.Bucket(bucketMeta).Get(keyUserRules))
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("state file %s: %w", s.path, err)
+	}
+	return out, nil
+}
+
+// SaveUserRules replaces the copy of the user's rules.
+func (s *Store) SaveUserRules(text []byte) error {
+	return s.update(func(tx *bbolt.Tx) error { return tx.Bucket(bucketMeta).Put(keyUserRules, text) })
 }

@@ -50,7 +50,7 @@ func show(t testing.TB, binary string) {
 	s := stage{t: t, box: nstest.NewSandbox(t), nftnet: binary}
 	s.title("a Docker host in a sandbox of its own, with the driver and an engine")
 	s.echo("host", "nftnet serve &")
-	driver := s.box.Start(t, "nftnet", binary, "serve", "--state", filepath.Join(s.box.Dir, "state.db"))
+	driver := s.box.Start(t, "nftnet", binary, "serve")
 	driver.WaitFor(t, "msg=serving", 10*time.Second)
 	fmt.Println(strings.TrimSpace(driver.Log()))
 	s.engine = s.box.StartEngine(t)
@@ -84,7 +84,7 @@ func show(t testing.TB, binary string) {
 	s.blocked("guest", "http://10.81.0.2:80/")
 
 	s.title("the live ruleset, explained")
-	s.run("host", s.box.Try, "nftnet", "inspect", "--table", "nftnet", "--docker", "unix://"+s.engine.Socket)
+	s.run("host", s.box.Try, "nftnet", "inspect", "--table", "nftnet")
 
 	s.title("everything is taken back")
 	s.docker("rm", "-f", "hello", "guest")
@@ -103,7 +103,8 @@ func (s stage) run(where string, try runner, args ...string) string {
 	s.t.Helper()
 	s.echo(where, quoted(args))
 	if args[0] == "nftnet" {
-		args = append([]string{s.nftnet}, args[1:]...)
+		// The engine of a sandbox has a socket of its own.
+		args = append([]string{"env", "DOCKER_HOST=unix://" + s.engine.Socket, s.nftnet}, args[1:]...)
 	}
 	out, err := try(args...)
 	fmt.Println(strings.TrimRight(out, "\n"))

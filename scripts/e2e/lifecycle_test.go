@@ -99,7 +99,7 @@ func nstestFree(t *testing.T, w *world, addr string) {
 
 func TestA26PortOfAnotherContainer(t *testing.T) {
 	w := web(t)
-	w.refused(t, []string{"8080/tcp", "publishes it already", w.address(t, "c1", "web", false).String()},
+	w.refused(t, []string{"8080/tcp", "publishes it already (container c1)", w.address(t, "c1", "web", false).String()},
 		"run", "-d", "--name", "c2", "--network", "web", "-p", "8080:80", w.image, "/peer", "serve", "-http", ":80")
 	reaches(t, w.LAN, "LAN to the first container", url(w.HostAddr4, 8080))
 }
@@ -281,7 +281,7 @@ func TestPortsCommand(t *testing.T) {
 	w := web(t)
 	out := w.nftnet(t, "ports")
 	for _, words := range [][]string{
-		{"0.0.0.0:8080", "tcp", "10.81.0.2:80", "kernel"},
+		{"0.0.0.0:8080", "tcp", "10.81.0.2:80", "c1", "web", "kernel"},
 		{"[::]:8080", "tcp", "[fd00:81::2]:80", "kernel"},
 		{"0.0.0.0:5353", "udp", "10.81.0.2:53"},
 		{"127.0.0.1:8090", "tcp", "10.81.0.2:80"},

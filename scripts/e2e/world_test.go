@@ -67,14 +67,14 @@ func newWorld(t *testing.T) *world {
 // startDriver starts nftnet and waits until it serves.
 func (w *world) startDriver(t *testing.T) {
 	t.Helper()
-	w.driver = w.Start(t, "nftnet", binary, "serve", "--state", w.state, "--socket", socket, "--log-level", "debug")
+	w.driver = w.Start(t, "nftnet", "env", "DOCKER_HOST=unix://"+filepath.Join(w.Dir, "docker.sock"), binary, "serve", "--state", w.state, "--socket", socket, "--log-level", "debug")
 	w.driver.WaitFor(t, "msg=serving", 10*time.Second)
 }
 
 // nftnet runs a command of nftnet on the docker host.
 func (w *world) nftnet(t *testing.T, args ...string) string {
 	t.Helper()
-	return w.Exec(t, append([]string{binary}, args...)...)
+	return w.Exec(t, append([]string{"env", "DOCKER_HOST=unix://" + w.engine.Socket, binary}, args...)...)
 }
 
 // network makes an nftnet network.

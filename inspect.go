@@ -1,0 +1,182 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"nftnet/inspect"
+	"nftnet/inspect/view"
+	"nftnet/internal/engine"
+	"nftnet/internal/kernel"
+	"nftnet/internal/ruleset"
+)
+
+// inspectFlags are what the user asks of the inspector.
+type inspectFlags struct {
+	format, table, docker, color string
+	width                        int
+	handles, noCounters, brief   bool
+	noExplain, all               bool
+}
+
+func inspectCommand() *cobra.Command {
+	var f inspectFlags
+	cmd := &cobra.Command{
+		Use:   "inspect",
+		Short: "Print the live ruleset with a plain sentence for each chain and rule",
+		Long: `Print the nftables ruleset of this host with a plain sentence for each hook,
+chain, rule and set: what it matches, what it does, and what follows for the
+packet. Any ruleset is read, whoever made it: nftnet, Docker, iptables-nft,
+firewalld, ufw. What is not understood yet is shown as such, never left out.
+
+Bridges, addresses and comments carry the names of Docker's networks and
+containers, where Docker answers on its socket. Nothing is changed. Needs root,
+or CAP_NET_ADMIN.`,
+		Example: `  nftnet inspect                       everything
+  nftnet inspect --table nftnet        one table
+  nftnet inspect --brief               hooks and chains only
+  nftnet inspect --format nft          as nft list ruleset prints it
+  nftnet inspect --format json         for programs`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return runInspect(cmd.Context(), f, cmd.OutOrStdout(), cmd.ErrOrStderr())
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&f.format, "format", "text", "text, nft or json")
+	flags.StringVar(&f.table, "table", "", `show one table only: "NAME", or "FAMILY NAME" as in "ip filter"`)
+	flags.BoolVar(&f.handles, "handles", false, "show the kernel's handle of each object")
+	flags.BoolVar(&f.noCounters, "no-counters", false, "leave out the numbers of counters")
+	flags.BoolVar(&f.noExplain, "no-explain", false, "leave out the explanations")
+	flags.BoolVar(&f.brief, "brief", false, "show hooks and chains only")
+	flags.BoolVar(&f.all, "all", false, "show every element of large sets")
+	dockerFlag(cmd, &f.docker)
+	flags.StringVar(&f.color, "color", "auto", "auto, always or never; auto is for a terminal without NO_COLOR")
+	flags.IntVar(&f.width, "width", 0, "columns of prose (default: the terminal's, at most 100)")
+	for name, words := range map[string][]string{"format": {"text", "nft", "json"}, "color": {"auto", "always", "never"}} {
+		// It fails for a flag that does not exist only.
+		_ = cmd.RegisterFlagCompletionFunc(name, cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp))
+	}
+	return cmd
+}
+
+func runInspect(ctx context.Context, f inspectFlags, out, errOut io.Writer) error {
+	if err := checkFormat(f.format, "text", "nft", "json"); err != nil {
+		return err
+	}
+	options, err := f.options()
+	if err != nil {
+		return err
+	}
+	rs, err := readRuleset(ctx)
+	if err != nil {
+		return err
+	}
+	if f.table != "" && !hasTable(rs, options) {
+		return fmt.Errorf("there is no table %q: the ruleset has %s", f.table, tableList(rs))
+	}
+	if f.format == "nft" {
+		return view.NFT(out, inspect.NewModel(rs, inspect.Names{}), options)
+	}
+	names, err := dockerNames(ctx, f.docker)
+	if err != nil {
+		fmt.Fprintln(errOut, "nftnet: names are missing:", err)
+	}
+	model := inspect.NewModel(rs, names)
+	if f.format == "json" {
+		return view.JSON(out, model, options)
+	}
+	return view.Text(out, model, options)
+}
+
+func (f inspectFlags) options() (view.Options, error) {
+	o := view.Options{
+		Handles: f.handles, HideCounters: f.noCounters, HideNotes: f.noExplain, Brief: f.brief, All: f.all, Width: f.width,
+	}
+	switch f.color {
+	case "always", "never":
+		o.Color = f.color == "always"
+	case "auto":
+		o.Color = term.IsTerminal(int(os.Stdout.Fd())) && os.Getenv("NO_COLOR") == ""
+	default:
+		return o, fmt.Errorf("color %q is not allowed: auto, always and never are", f.color)
+	}
+	if f.width < 0 {
+		return o, fmt.Errorf("width %d is not allowed: a number of columns above 0 is, or 0 for the terminal's", f.width)
+	}
+	if o.Width == 0 {
+		o.Width = terminalWidth()
+	}
+	words := strings.Fields(f.table)
+	switch {
+	case len(words) == 1:
+		o.Table = words[0]
+	case len(words) == 2 && slices.Contains(ruleset.Families, ruleset.Family(words[0])):
+		o.Family, o.Table = ruleset.Family(words[0]), words[1]
+	case len(words) > 0:
+		return o, fmt.Errorf("table %q is not allowed: a name is, or one of the families %v and a name", f.table, ruleset.Families)
+	}
+	return o, nil
+}
+
+// Lines of prose longer than this are hard to read on any terminal.
+const maxWidth, defaultWidth = 100, 80
+
+func terminalWidth() int {
+	w, _, err := term.GetSize(int(os.Stdout.Fd()))
+	if err != nil || w <= 0 {
+		return defaultWidth
+	}
+	return min(w, maxWidth)
+}
+
+func readRuleset(ctx context.Context) (ruleset.Ruleset, error) {
+	conn, err := kernel.Open()
+	if err != nil {
+		return ruleset.Ruleset{}, err
+	}
+	defer conn.Close()
+	rs, err := inspect.Read(ctx, conn)
+	if errors.Is(err, syscall.EPERM) {
+		return rs, fmt.Errorf("reading the ruleset needs root, or CAP_NET_ADMIN: %w", err)
+	}
+	return rs, err
+}
+
+func hasTable(rs ruleset.Ruleset, o view.Options) bool {
+	for _, t := range rs.Tables {
+		if t.Name == o.Table && (o.Family == "" || t.Family == o.Family) {
+			return true
+		}
+	}
+	return false
+}
+
+func tableList(rs ruleset.Ruleset) string {
+	if len(rs.Tables) == 0 {
+		return "no tables"
+	}
+	names := make([]string, len(rs.Tables))
+	for i, t := range rs.Tables {
+		names[i] = fmt.Sprintf("%s %s", t.Family, t.Name)
+	}
+	return strings.Join(names, ", ")
+}
+
+func dockerNames(ctx context.Context, host string) (inspect.Names, error) {
+	client, err := engine.Connect(ctx, host)
+	if err != nil {
+		return inspect.Names{}, err
+	}
+	defer client.Close()
+	return client.Names(ctx)
+}

@@ -1,0 +1,112 @@
+// Package desiredtest holds the states that the tests of several packages turn
+// into rules: one row for each thing that changes what the rules look like.
+package desiredtest
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"nftnet/internal/desired"
+)
+
+// Row is a state and the name of what is special about it.
+type Row struct {
+	Name  string
+	State desired.State
+}
+
+const (
+	tcp = 6
+	udp = 17
+)
+
+// Rows lists the states.
+func Rows() []Row {
+	return []Row{
+		{"empty", desired.New()},
+		{"published", state([]desired.Network{network(1)}, endpoint(1, 2, nil,
+			port(tcp, "0.0.0.0:8080", "10.0.1.2:80"), port(tcp, "[::]:8080", "[fd00:1::2]:80"),
+			port(udp, "0.0.0.0:5353", "10.0.1.2:53"), port(udp, "[::]:5353", "[fd00:1::2]:53"),
+			port(tcp, "127.0.0.1:8090", "10.0.1.2:80")))},
+		// The kernel cannot translate from IPv6 to IPv4: no element for [::].
+		{"ipv6-host-ipv4-container", state([]desired.Network{network(1)}, endpoint(1, 2, ipv4Only,
+			port(tcp, "0.0.0.0:8080", "10.0.1.2:80"), port(tcp, "[::]:8080", "10.0.1.2:80")))},
+		{"two-networks", state([]desired.Network{network(1), network(2)},
+			endpoint(1, 2, nil, port(tcp, "0.0.0.0:8081", "10.0.1.2:80")),
+			endpoint(2, 2, nil, port(tcp, "0.0.0.0:8082", "10.0.2.2:80")))},
+		{"internal", state([]desired.Network{network(1, internal)}, endpoint(1, 2, nil))},
+		{"icc-off", state([]desired.Network{network(1, iccOff)},
+			endpoint(1, 2, nil, port(tcp, "0.0.0.0:8080", "10.0.1.2:80")), endpoint(1, 3, nil))},
+		{"masquerade-off", state([]desired.Network{network(1, masqueradeOff)},
+			endpoint(1, 2, nil, port(tcp, "0.0.0.0:8080", "10.0.1.2:80")))},
+		{"ipv6-only", state([]desired.Network{network(1, noIPv4)}, endpoint(1, 2, ipv6Only,
+			port(tcp, "[::]:8080", "[fd00:1::2]:80"), port(tcp, "[2001:db8::1]:8443", "[fd00:1::2]:443"),
+			// The reply to a translated ::1 would be dropped by routing.
+			port(tcp, "[::1]:8090", "[fd00:1::2]:80")))},
+		// One container port is allowed once, however often it is published.
+		{"one-port-published-often", state([]desired.Network{network(1)}, endpoint(1, 2, nil,
+			port(tcp, "0.0.0.0:8080", "10.0.1.2:80"), port(tcp, "0.0.0.0:8081", "10.0.1.2:80"),
+			port(tcp, "192.0.2.1:80", "10.0.1.2:80"), port(tcp, "192.0.2.2:80", "10.0.1.2:80")))},
+		{"user-named-bridge", state([]desired.Network{network(1, userBridge)}, endpoint(1, 2, nil))},
+	}
+}
+
+// The options of a network.
+func internal(n *desired.Network)      { n.Internal = true }
+func iccOff(n *desired.Network)        { n.ICC = false }
+func masqueradeOff(n *desired.Network) { n.Masquerade = false }
+func noIPv4(n *desired.Network)        { n.IPv4 = desired.Subnet{} }
+
+// userBridge is as long as a name of an interface can be.
+func userBridge(n *desired.Network) { n.Bridge = "br-my_own.net15" }
+
+// The families of an endpoint.
+func ipv4Only(e *desired.Endpoint) { e.IPv6 = netip.Addr{} }
+func ipv6Only(e *desired.Endpoint) { e.IPv4 = netip.Addr{} }
+
+// network is the dual-stack network 10.0.x.0/24 and fd00:x::/64.
+func network(x byte, options ...func(*desired.Network)) desired.Network {
+	id := strings.Repeat(string('a'+rune(x)-1), 64)
+	n := desired.Network{
+		ID: id, Bridge: desired.BridgeName(id), ICC: true, Masquerade: true, IfacePrefix: "eth",
+		IPv4: subnet(netip.AddrFrom4([4]byte{10, 0, x, 1}), 24),
+		IPv6: subnet(netip.AddrFrom16([16]byte{0: 0xfd, 3: x, 15: 1}), 64),
+	}
+	for _, o := range options {
+		o(&n)
+	}
+	return n
+}
+
+func subnet(gateway netip.Addr, bits int) desired.Subnet {
+	return desired.Subnet{Prefix: netip.PrefixFrom(gateway, bits).Masked(), Gateway: gateway}
+}
+
+// endpoint is a container in network x; host is the last byte of its addresses.
+func endpoint(x, host byte, option func(*desired.Endpoint), published ...desired.Port) desired.Endpoint {
+	e := desired.Endpoint{
+		ID: strings.Repeat(fmt.Sprintf("%02d%02d", x, host), 16), NetworkID: network(x).ID,
+		MAC: fmt.Sprintf("02:42:0a:00:%02x:%02x", x, host), Published: published,
+		IPv4: netip.AddrFrom4([4]byte{10, 0, x, host}), IPv6: netip.AddrFrom16([16]byte{0: 0xfd, 3: x, 15: host}),
+	}
+	if option != nil {
+		option(&e)
+	}
+	return e
+}
+
+func port(proto uint8, host, container string) desired.Port {
+	return desired.Port{Proto: proto, Host: netip.MustParseAddrPort(host), Container: netip.MustParseAddrPort(container)}
+}
+
+func state(networks []desired.Network, endpoints ...desired.Endpoint) desired.State {
+	s := desired.New()
+	for _, n := range networks {
+		s.Networks[n.ID] = n
+	}
+	for _, e := range endpoints {
+		s.Endpoints[e.ID] = e
+	}
+	return s
+}

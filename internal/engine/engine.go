@@ -1,0 +1,204 @@
+// Package engine asks the Docker engine for the names of its networks and
+// containers. It only reads, and it is the only importer of Docker's client.
+//
+// It fills [inspect.Names], the inspector's own plain type, so that package
+// inspect works without Docker and knows nothing of its client.
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/network"
+	"github.com/docker/docker/client"
+
+	"nftnet/inspect"
+)
+
+// timeout is how long an engine may take for all of its answers: an inspector
+// without names is better than one that hangs with the engine.
+const timeout = 2 * time.Second
+
+// Client is a connection to an engine.
+type Client struct {
+	api  *client.Client
+	host string
+}
+
+// Connect connects to the engine at host ("unix:///var/run/docker.sock"); an
+// empty host takes what DOCKER_HOST says, or the default socket. The version of
+// the API is agreed upon with the engine. An error says in one line why there
+// will be no names.
+func Connect(ctx context.Context, host string) (*Client, error) {
+	options := []client.Opt{client.FromEnv, client.WithAPIVersionNegotiation()}
+	if host != "" {
+		options = append(options, client.WithHost(host))
+	}
+	api, err := client.NewClientWithOpts(options...)
+	if err != nil {
+		return nil, fmt.Errorf("docker engine at %s: %w", hostName(host), err)
+	}
+	c := &Client{api: api, host: api.DaemonHost()}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	if err := c.reachable(ctx); err != nil {
+		_ = api.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+func hostName(host string) string {
+	if host == "" {
+		host = os.Getenv(client.EnvOverrideHost)
+	}
+	if host == "" {
+		host = client.DefaultDockerHost
+	}
+	return host
+}
+
+// reachable asks the engine for a sign of life. The socket is tried first by
+// hand: Docker's client does not tell a missing socket from a forbidden one.
+func (c *Client) reachable(ctx context.Context) error {
+	if path, ok := strings.CutPrefix(c.host, "unix://"); ok {
+		var d net.Dialer
+		conn, err := d.DialContext(ctx, "unix", path)
+		if err != nil {
+			return c.fail(err)
+		}
+		_ = conn.Close()
+	}
+	_, err := c.api.Ping(ctx)
+	return c.fail(err)
+}
+
+// fail says in one line what an error means; nil for nil.
+func (c *Client) fail(err error) error {
+	if err == nil {
+		return nil
+	}
+	var op *net.OpError
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("docker engine at %s did not answer within %s: %w", c.host, timeout, context.DeadlineExceeded)
+	case errors.As(err, &op) && op.Op == "dial":
+		// What was dialled is the host that stands before it.
+		err = op.Err
+	}
+	return fmt.Errorf("docker engine at %s: %w", c.host, oneLine{err})
+}
+
+// oneLine is an error without line breaks: the client's own have some.
+type oneLine struct{ error }
+
+func (e oneLine) Error() string { return strings.Join(strings.Fields(e.error.Error()), " ") }
+func (e oneLine) Unwrap() error { return e.error }
+
+// Close ends the connection.
+func (c *Client) Close() error { return c.api.Close() }
+
+// Names reads the names of all networks, and of the endpoints of all running
+// containers.
+func (c *Client) Names(ctx context.Context) (inspect.Names, error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	networks, err := c.api.NetworkList(ctx, network.ListOptions{})
+	if err != nil {
+		return inspect.Names{}, c.fail(err)
+	}
+	containers, err := c.api.ContainerList(ctx, container.ListOptions{})
+	if err != nil {
+		return inspect.Names{}, c.fail(err)
+	}
+	var n inspect.Names
+	for _, net := range networks {
+		n.Networks = append(n.Networks, networkName(net))
+	}
+	for _, one := range containers {
+		n.Endpoints = append(n.Endpoints, endpointNames(one)...)
+	}
+	return n, nil
+}
+
+func networkName(n network.Summary) inspect.Network {
+	out := inspect.Network{ID: n.ID, Name: n.Name, Driver: n.Driver, Bridge: bridgeOf(n)}
+	for _, c := range n.IPAM.Config {
+		p, err := netip.ParsePrefix(c.Subnet)
+		if err != nil {
+			continue
+		}
+		s := inspect.Subnet{Prefix: p.Masked()}
+		// Some drivers write the gateway with the length of its prefix.
+		gateway, _, _ := strings.Cut(c.Gateway, "/")
+		if a, err := netip.ParseAddr(gateway); err == nil {
+			s.Gateway = a
+		}
+		out.Subnets = append(out.Subnets, s)
+	}
+	return out
+}
+
+// optionBridge is the option by which users name a network's bridge.
+const optionBridge = "com.docker.network.bridge.name"
+
+// bridgeOf is the bridge of a network: the one that the user named, or the one
+// that its driver names after the network's id.
+func bridgeOf(n network.Summary) string {
+	if name := n.Options[optionBridge]; name != "" {
+		return name
+	}
+	switch {
+	case n.Driver == "bridge" && len(n.ID) >= 12:
+		return "br-" + n.ID[:12]
+	case isOurs(n.Driver) && len(n.ID) >= 11:
+		return "nft-" + n.ID[:11]
+	}
+	return ""
+}
+
+// isOurs says whether a driver is nftnet, whatever repository and tag the
+// plugin was installed from.
+func isOurs(driver string) bool {
+	base := driver[strings.LastIndexByte(driver, '/')+1:]
+	name, _, _ := strings.Cut(base, ":")
+	return name == "nftnet"
+}
+
+func endpointNames(c container.Summary) []inspect.Endpoint {
+	if c.NetworkSettings == nil {
+		return nil
+	}
+	var out []inspect.Endpoint
+	for _, e := range c.NetworkSettings.Networks {
+		if e == nil || e.EndpointID == "" {
+			continue
+		}
+		ep := inspect.Endpoint{ID: e.EndpointID, NetworkID: e.NetworkID, Container: containerName(c)}
+		for _, s := range []string{e.IPAddress, e.GlobalIPv6Address} {
+			if a, err := netip.ParseAddr(s); err == nil {
+				ep.Addrs = append(ep.Addrs, a)
+			}
+		}
+		out = append(out, ep)
+	}
+	return out
+}
+
+// containerName is the container's own name. Containers that link to it add
+// names of the form /other/alias.
+func containerName(c container.Summary) string {
+	for _, n := range c.Names {
+		if n = strings.TrimPrefix(n, "/"); !strings.Contains(n, "/") {
+			return n
+		}
+	}
+	return c.ID[:min(len(c.ID), 12)]
+}
