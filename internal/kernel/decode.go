@@ -30,10 +30,12 @@ type decoded struct {
 	removed bool
 }
 
-// knownSet is a set of the rule's table; keyLen is the length of its keys.
+// knownSet is a set of the rule's table with what only the kernel counts: the
+// length of its keys, and its elements, -1 where the kernel (before 6.16) does
+// not say.
 type knownSet struct {
 	*rs.Set
-	keyLen int
+	keyLen, count int
 }
 
 // loaded is what a register holds: an expression, a constant, or the result of
