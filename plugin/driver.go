@@ -20,6 +20,7 @@ import (
 
 	"nftnet/internal/desired"
 	"nftnet/internal/kernel"
+	rs "nftnet/internal/ruleset"
 	"nftnet/plugin/link"
 	"nftnet/plugin/port"
 	"nftnet/plugin/store"
@@ -56,6 +57,7 @@ type Driver struct {
 	// milliseconds to remove one.
 	mu    sync.Mutex
 	state desired.State
+	whole *rs.Ruleset
 	// userRules is the copy of what the user has in DOCKER-USER, and
 	// userRulesText the same as it stands in the state file.
 	userRules     kernel.Saved

@@ -126,7 +126,7 @@ func (d *Driver) reconcileRules() (changed string, err error) {
 	if err != nil {
 		return "", err
 	}
-	want := Ruleset(d.state)
+	want := d.wholeRuleset()
 	batch := rs.Diff(withoutForeign(have, want), want)
 	table := have.Table(rs.FamilyInet, desired.Table)
 	lost := flushed(table, want.Tables[0])
@@ -235,7 +235,7 @@ func (d *Driver) keepUserRules() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	have, err := d.nft.Read(kernel.Filter{Family: rs.FamilyInet, Table: desired.Table})
-	want := Ruleset(d.state)
+	want := d.wholeRuleset()
 	if err == nil && !flushed(have.Table(rs.FamilyInet, desired.Table), want.Tables[0]) {
 		d.copyUserRules(want)
 	}

@@ -17,6 +17,17 @@ import (
 // Ruleset is the table that a state asks for.
 func Ruleset(s desired.State) rs.Ruleset { return rs.Merge(nat.Ruleset(s), isolation.Ruleset(s)) }
 
+// wholeRuleset is the table that the whole state asks for. It is kept until the
+// state changes: to make it for ten thousand ports takes longer than to apply
+// it. d.mu is held.
+func (d *Driver) wholeRuleset() rs.Ruleset {
+	if d.whole == nil {
+		w := Ruleset(d.state)
+		d.whole = &w
+	}
+	return *d.whole
+}
+
 // change alters the state of a network, or of one of its endpoints, and makes
 // the kernel follow: the state on disk first. Where the kernel refuses, state
 // and kernel go back to what they were. d.mu is held.
@@ -45,6 +56,7 @@ func (d *Driver) change(networkID, endpointID string, alter func(*desired.State)
 
 // assume replaces a part of the state in memory.
 func (d *Driver) assume(before, after desired.State) {
+	d.whole = nil
 	for id := range before.Networks {
 		delete(d.state.Networks, id)
 	}
@@ -213,6 +225,7 @@ func (d *Driver) forgetDead() error {
 			return err
 		}
 		delete(d.state.Endpoints, e.ID)
+		d.whole = nil
 	}
 	return nil
 }

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"nftnet/internal/nstest"
 )
 
 // web makes the world of most rows: network web with a container that
@@ -165,4 +167,58 @@ func TestA11A12Hairpin(t *testing.T) {
 			}
 		}
 	})
+}
+
+func TestA20MasqueradeOff(t *testing.T) {
+	w := newWorld(t)
+	w.dual(t, "web", 81, "-o", "com.docker.network.bridge.enable_ip_masquerade=false")
+	w.AddRouteOnLAN(t, "10.81.0.0/24")
+	w.AddRouteOnLAN(t, "fd00:81::/64")
+	w.run(t, "c1", "web", "-p", "8080:80")
+	nstest.Serve(t, w.LAN, ":80", ":53")
+	for _, lan := range []netip.Addr{w.LANAddr4, w.LANAddr6} {
+		c := w.address(t, "c1", "web", lan.Is6())
+		r, err := w.engine.Peer(t, "c1", "http", url(lan, 80))
+		if err != nil || r.Client != c {
+			t.Errorf("%s: the neighbour sees %v, %v; want the container's own %v", family(lan), r.Client, err, c)
+		}
+	}
+	reaches(t, w.LAN, "LAN to the published port", url(w.HostAddr4, 8080))
+}
+
+// TestGatewayMoves: the ports of a container with two networks follow its
+// gateway, and are never published twice.
+func TestGatewayMoves(t *testing.T) {
+	w := newWorld(t)
+	w.dual(t, "a1", 81)
+	w.dual(t, "a2", 82)
+	w.run(t, "c1", "a2", "-p", "8080:80", "-p", "5353:53/udp")
+	leadsTo := func(subnet string) {
+		t.Helper()
+		reaches(t, w.LAN, "LAN", url(w.HostAddr4, 8080))
+		reaches(t, w.LAN, "LAN", url(w.HostAddr6, 8080))
+		list := w.published(t)
+		if len(list) != 4 {
+			t.Errorf("%d ports are published, want 4", len(list))
+		}
+		for _, p := range list {
+			to := netip.MustParseAddrPort(p.Container)
+			if to.Addr().Is4() && !strings.HasPrefix(p.Container, subnet) {
+				t.Errorf("%s leads to %s, want %s…", p.Host, p.Container, subnet)
+			}
+		}
+	}
+	leadsTo("10.82.")
+	w.engine.Docker(t, "network", "connect", "a1", "c1")
+	leadsTo("10.81.")
+	w.engine.Docker(t, "network", "disconnect", "a1", "c1")
+	leadsTo("10.82.")
+	w.engine.Docker(t, "network", "connect", "a1", "c1")
+	w.engine.Docker(t, "restart", "-t", "1", "c1")
+	w.engine.WaitLog(t, "c1", "ready")
+	leadsTo("10.81.")
+	w.engine.Docker(t, "rm", "-f", "c1")
+	if list := w.published(t); len(list) != 0 {
+		t.Errorf("%d ports are left", len(list))
+	}
 }
