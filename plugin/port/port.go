@@ -211,6 +211,39 @@ func control(c syscall.RawConn, fn func(fd int) error) error {
 	return inner
 }
 
+// life is what the sockets of all protocols have in common: they are silent,
+// then perhaps serve, then are closed.
+type life struct {
+	log *slog.Logger
+
+	// mu protects these and what the socket serves.
+	mu      sync.Mutex
+	serving bool
+	closed  bool
+	// done counts the goroutines that serve.
+	done sync.WaitGroup
+}
+
+// begin takes the filter off a socket and serves it by run, the first time it
+// is called.
+func (l *life) begin(c syscall.Conn, run func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.serving || l.closed {
+		return
+	}
+	raw, err := c.SyscallConn()
+	if err == nil {
+		err = speak(raw)
+	}
+	if err != nil {
+		l.log.Error("serve port", "error", err)
+		return
+	}
+	l.serving = true
+	l.done.Go(run)
+}
+
 var listenConfig = net.ListenConfig{Control: silence}
 
 // sctpSocket holds an SCTP port. The kernel may translate SCTP without having

@@ -17,14 +17,10 @@ const dialTimeout = 10 * time.Second
 
 // tcpSocket is the listener of a published TCP port.
 type tcpSocket struct {
+	life
 	listener *net.TCPListener
-	log      *slog.Logger
-
-	mu      sync.Mutex
-	serving bool
-	closed  bool
-	conns   map[net.Conn]bool
-	done    sync.WaitGroup
+	// conns are the connections that are served, both sides of each.
+	conns map[net.Conn]bool
 }
 
 func listenTCP(p desired.Port, log *slog.Logger) (socket, error) {
@@ -32,26 +28,12 @@ func listenTCP(p desired.Port, log *slog.Logger) (socket, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &tcpSocket{listener: l.(*net.TCPListener), log: log.With("port", p.Key()), conns: map[net.Conn]bool{}}, nil
+	return &tcpSocket{
+		life: life{log: log.With("port", p.Key())}, listener: l.(*net.TCPListener), conns: map[net.Conn]bool{},
+	}, nil
 }
 
-func (s *tcpSocket) serve(to netip.AddrPort) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.serving || s.closed {
-		return
-	}
-	raw, err := s.listener.SyscallConn()
-	if err == nil {
-		err = speak(raw)
-	}
-	if err != nil {
-		s.log.Error("serve port", "error", err)
-		return
-	}
-	s.serving = true
-	s.done.Go(func() { s.accept(to) })
-}
+func (s *tcpSocket) serve(to netip.AddrPort) { s.begin(s.listener, func() { s.accept(to) }) }
 
 func (s *tcpSocket) accept(to netip.AddrPort) {
 	for {

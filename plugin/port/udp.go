@@ -5,7 +5,6 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -24,14 +23,10 @@ const (
 
 // udpSocket is the socket of a published UDP port.
 type udpSocket struct {
+	life
 	conn *net.UDPConn
-	log  *slog.Logger
-
-	mu      sync.Mutex
-	serving bool
-	closed  bool
+	// clients have a socket each that speaks to the container for them.
 	clients map[udpClient]*net.UDPConn
-	done    sync.WaitGroup
 }
 
 // udpClient is a client together with the address of the host that it asked:
@@ -61,26 +56,10 @@ func listenUDP(p desired.Port, log *slog.Logger) (socket, error) {
 	if err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
-	return &udpSocket{conn: conn, log: log.With("port", p.Key()), clients: map[udpClient]*net.UDPConn{}}, nil
+	return &udpSocket{life: life{log: log.With("port", p.Key())}, conn: conn, clients: map[udpClient]*net.UDPConn{}}, nil
 }
 
-func (s *udpSocket) serve(to netip.AddrPort) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.serving || s.closed {
-		return
-	}
-	raw, err := s.conn.SyscallConn()
-	if err == nil {
-		err = speak(raw)
-	}
-	if err != nil {
-		s.log.Error("serve port", "error", err)
-		return
-	}
-	s.serving = true
-	s.done.Go(func() { s.receive(to) })
-}
+func (s *udpSocket) serve(to netip.AddrPort) { s.begin(s.conn, func() { s.receive(to) }) }
 
 func (s *udpSocket) receive(to netip.AddrPort) {
 	buf, oob := make([]byte, udpMax), make([]byte, unix.CmsgSpace(unix.SizeofInet6Pktinfo))
