@@ -243,7 +243,7 @@ func TestReadSeesOneMoment(t *testing.T) {
 	// The sets are large enough for a dump of several messages.
 	state := func(port uint16) rs.Ruleset {
 		set := rs.Set{Name: "s", Key: rs.TypeInetService}
-		for i := range uint16(2000) {
+		for i := range uint16(2500) {
 			set.Elements = append(set.Elements, rs.Element{Key: rs.Port(2*i + port)})
 		}
 		chain := rs.Chain{Name: "c", Rules: []rs.Rule{rs.NewRule(rs.Is(rs.THDport, rs.Port(port)))}}
@@ -256,7 +256,7 @@ func TestReadSeesOneMoment(t *testing.T) {
 	done := make(chan error, 1)
 	go func() {
 		defer close(done)
-		for range 30 {
+		for range 10 {
 			if err := errors.Join(writer.Apply(forth), writer.Apply(back)); err != nil {
 				done <- err
 				return

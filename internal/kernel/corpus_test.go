@@ -61,10 +61,8 @@ func TestRulesOfTheCorpusLoseNothing(t *testing.T) {
 					equal++
 				case strings.Contains(r.ours, "unknown"):
 					unknown++
-					t.Logf("UNK %s ||| %s", r.theirs, r.ours)
 				default:
 					other++
-					t.Logf("OTHER %s ||| %s", r.theirs, r.ours)
 					doubtful = append(doubtful, doubt{r, b.rules[r.at]})
 				}
 			}

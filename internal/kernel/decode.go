@@ -85,7 +85,7 @@ func words(n int) int { return align4(n) / 4 }
 
 // decodeRule reads the list of expressions of a rule.
 func decodeRule(family rs.Family, sets map[string]knownSet, list []attr) []rs.Part {
-	d := &ruleDecoder{family: family, sets: sets, regs: map[int]loaded{}}
+	d := &ruleDecoder{family: family, sets: sets, regs: map[int]loaded{}, lower: lowerBound{part: -1}}
 	d.network = dependency{proto: networkOfFamily[family], part: -1}
 	for _, a := range list {
 		d.expression(a)

@@ -70,10 +70,13 @@ func (d *ruleDecoder) protocol(base rs.Header) string {
 		return "ether"
 	case base == rs.NetworkHeader:
 		return d.network.proto
-	case d.transport.proto != "":
-		return d.transport.proto
+	case d.transport.proto == "":
+		return "th"
+	case d.transport.proto == "icmp" && d.network.proto != "ip", d.transport.proto == "icmpv6" && d.network.proto != "ip6":
+		// Their names imply the network protocol, which the rule does not check.
+		return ""
 	}
-	return "th"
+	return d.transport.proto
 }
 
 func (d *ruleDecoder) ct(as attrs, raw rs.Opaque) bool {

@@ -99,7 +99,7 @@ func (e *ruleEncoder) match(m rs.Match) error {
 		if m.Anonymous != nil {
 			return fmt.Errorf("cannot write an anonymous set: %s", m)
 		}
-		if err := e.load(m.Left); err != nil {
+		if err := e.loadKey(m.Left); err != nil {
 			return err
 		}
 		e.emit(&expr.Lookup{SourceRegister: register(0), SetName: m.Set, Invert: m.Op == rs.NotEqual})
@@ -264,6 +264,22 @@ func (e *ruleEncoder) inRange(m rs.InRange) error {
 	e.emit(&expr.Cmp{Op: expr.CmpOpGte, Register: register(0), Data: from},
 		&expr.Cmp{Op: expr.CmpOpLte, Register: register(0), Data: to})
 	return nil
+}
+
+// loadKey loads the key of a lookup. Numbers in host byte order stand as they
+// are in the keys of a set, and turned where it holds ranges, which a rule does
+// not say.
+func (e *ruleEncoder) loadKey(x rs.Expr) error {
+	parts := []rs.Expr{x}
+	if c, ok := x.(rs.ConcatExpr); ok {
+		parts = c.Parts
+	}
+	for _, p := range parts {
+		if turns(p.Type(), loadSize(p)) {
+			return fmt.Errorf("cannot look up %s", p)
+		}
+	}
+	return e.load(x)
 }
 
 // load reads x into the registers from 0 on, its parts one behind the other.
@@ -465,7 +481,7 @@ func (e *ruleEncoder) statement(s rs.Statement) error {
 		if s.Anonymous != nil {
 			return fmt.Errorf("cannot write an anonymous map: %s", s)
 		}
-		if err := e.load(s.Key); err != nil {
+		if err := e.loadKey(s.Key); err != nil {
 			return err
 		}
 		e.emit(&expr.Lookup{SourceRegister: register(0), SetName: s.Map, IsDestRegSet: true, DestRegister: unix.NFT_REG_VERDICT})
@@ -535,7 +551,7 @@ func (e *ruleEncoder) nat(s rs.NAT) error {
 	}
 	n.Random, n.FullyRandom, n.Persistent = flags&natRandom != 0, flags&natFullyRandom != 0, flags&natPersistent != 0
 	if s.Key != nil {
-		if err := e.load(s.Key); err != nil {
+		if err := e.loadKey(s.Key); err != nil {
 			return err
 		}
 		e.emit(&expr.Lookup{SourceRegister: register(0), SetName: s.Map, IsDestRegSet: true, DestRegister: register(0)})

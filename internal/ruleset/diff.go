@@ -89,7 +89,8 @@ func (b Batch) String() string {
 // to before it is there. Rules are compared as the kernel runs them; counters
 // and handles do not count, so that equal rules keep their counters. Chains
 // that are [Chain.UserOwned] in want keep the rules that they have, and what
-// those rules refer to is kept too.
+// those rules refer to is kept too. Where such a rule refers to a set whose
+// definition changes, it is taken out and put back.
 func Diff(have, want Ruleset) Batch {
 	var b Batch
 	for _, t := range have.Tables {
@@ -113,9 +114,9 @@ func Diff(have, want Ruleset) Batch {
 type tableDiff struct {
 	have, want *Table
 	// kept are the chains and sets that a user's rules refer to.
-	kept map[string]bool
-	// remade are sets and chains whose definition changes.
-	remade map[string]bool
+	keptChains, keptSets map[string]bool
+	// remade are chains and sets whose definition changes.
+	remadeChains, remadeSets map[string]bool
 	// refilled are chains that stay and get new rules.
 	refilled map[string]bool
 }
@@ -123,7 +124,8 @@ type tableDiff struct {
 func newTableDiff(have, want *Table) *tableDiff {
 	d := &tableDiff{
 		have: have, want: want,
-		kept: map[string]bool{}, remade: map[string]bool{}, refilled: map[string]bool{},
+		keptChains: map[string]bool{}, keptSets: map[string]bool{},
+		remadeChains: map[string]bool{}, remadeSets: map[string]bool{}, refilled: map[string]bool{},
 	}
 	for _, c := range want.Chains {
 		if c.UserOwned {
@@ -133,21 +135,31 @@ func newTableDiff(have, want *Table) *tableDiff {
 	for i := range want.Sets {
 		s := &want.Sets[i]
 		if h := have.Set(s.Name); h != nil && !h.sameDefinition(*s) {
-			d.remade[s.Name] = true
+			d.remadeSets[s.Name] = true
 		}
 	}
-	for i := range want.Chains {
-		c := &want.Chains[i]
-		h := have.Chain(c.Name)
+	for i := range have.Chains {
+		h := &have.Chains[i]
+		w := want.Chain(h.Name)
 		switch {
-		case h == nil || c.UserOwned:
-		case !c.Base.equal(h.Base):
-			d.remade[c.Name] = true
-		case !sameRules(h.Rules, c.Rules) || d.refersToRemadeSet(h):
-			d.refilled[c.Name] = true
+		case w == nil && !d.keptChains[h.Name]:
+		case w != nil && !w.UserOwned && !w.Base.equal(h.Base):
+			d.remadeChains[h.Name] = true
+		case !sameRules(h.Rules, d.rulesOf(h.Name)) || d.refersToRemadeSet(h):
+			d.refilled[h.Name] = true
 		}
 	}
 	return d
+}
+
+// rulesOf are the rules that a chain is to have. A chain of the user keeps its
+// own, and so does one that only the user's rules reach.
+func (d *tableDiff) rulesOf(name string) []Rule {
+	h, w := d.have.Chain(name), d.want.Chain(name)
+	if h != nil && (w == nil || w.UserOwned) {
+		return h.Rules
+	}
+	return w.Rules
 }
 
 func sameRules(a, b []Rule) bool {
@@ -162,20 +174,18 @@ func sameRules(a, b []Rule) bool {
 	return true
 }
 
-// keep marks a chain of the user and all that its rules reach.
+// keep marks a chain of the user and all that its rules reach. What is wanted
+// anyway needs no mark, and its content is not the user's.
 func (d *tableDiff) keep(name string) {
-	c := d.have.Chain(name)
-	if c == nil || d.kept[name] {
+	c, w := d.have.Chain(name), d.want.Chain(name)
+	if c == nil || d.keptChains[name] || w != nil && !w.UserOwned {
 		return
 	}
-	d.kept[name] = true
+	d.keptChains[name] = true
 	for _, r := range c.Rules {
 		for _, s := range SetsOf(r) {
-			d.kept[s] = true
-			if set := d.have.Set(s); set != nil {
-				for _, e := range set.Elements {
-					d.keep(e.Verdict.Chain)
-				}
+			if d.want.Set(s) == nil {
+				d.keepSet(s)
 			}
 		}
 		for _, t := range Targets(r) {
@@ -184,10 +194,21 @@ func (d *tableDiff) keep(name string) {
 	}
 }
 
+func (d *tableDiff) keepSet(name string) {
+	set := d.have.Set(name)
+	if set == nil {
+		return
+	}
+	d.keptSets[name] = true
+	for _, e := range set.Elements {
+		d.keep(e.Verdict.Chain)
+	}
+}
+
 func (d *tableDiff) refersToRemadeSet(c *Chain) bool {
 	for _, r := range c.Rules {
 		for _, s := range SetsOf(r) {
-			if d.remade[s] {
+			if d.remadeSets[s] {
 				return true
 			}
 		}
@@ -211,11 +232,11 @@ func (d *tableDiff) change(v Verb) Change {
 
 // chainGoes says whether a chain that is there is to go.
 func (d *tableDiff) chainGoes(name string) bool {
-	return d.remade[name] || (d.want.Chain(name) == nil && !d.kept[name])
+	return d.remadeChains[name] || (d.want.Chain(name) == nil && !d.keptChains[name])
 }
 
 func (d *tableDiff) setGoes(name string) bool {
-	return d.remade[name] || (d.want.Set(name) == nil && !d.kept[name])
+	return d.remadeSets[name] || (d.want.Set(name) == nil && !d.keptSets[name])
 }
 
 func (d *tableDiff) emptyChains() Batch {
@@ -236,7 +257,7 @@ func (d *tableDiff) deleteElements() Batch {
 	for i := range d.have.Sets {
 		h := &d.have.Sets[i]
 		w := d.want.Set(h.Name)
-		if h.Anonymous || w == nil || d.remade[h.Name] {
+		if h.Anonymous || w == nil || d.remadeSets[h.Name] {
 			continue
 		}
 		if gone := missing(h.Elements, w.Elements); len(gone) > 0 {
@@ -288,7 +309,7 @@ func (d *tableDiff) addObjects() Batch {
 	var b Batch
 	for i := range d.want.Sets {
 		s := &d.want.Sets[i]
-		if d.have.Set(s.Name) == nil || d.remade[s.Name] {
+		if d.have.Set(s.Name) == nil || d.remadeSets[s.Name] {
 			ch := d.change(Add)
 			ch.Set = s
 			b = append(b, ch)
@@ -296,7 +317,7 @@ func (d *tableDiff) addObjects() Batch {
 	}
 	for i := range d.want.Chains {
 		c := &d.want.Chains[i]
-		if d.have.Chain(c.Name) == nil || d.remade[c.Name] {
+		if d.have.Chain(c.Name) == nil || d.remadeChains[c.Name] {
 			ch := d.change(Add)
 			ch.Chain = c
 			b = append(b, ch)
@@ -307,15 +328,23 @@ func (d *tableDiff) addObjects() Batch {
 
 func (d *tableDiff) addRules() Batch {
 	var b Batch
+	add := func(c *Chain, rules []Rule) {
+		for i := range rules {
+			ch := d.change(Add)
+			ch.Chain, ch.Rule = c, &rules[i]
+			b = append(b, ch)
+		}
+	}
 	for i := range d.want.Chains {
 		c := &d.want.Chains[i]
-		if d.have.Chain(c.Name) != nil && !d.remade[c.Name] && !d.refilled[c.Name] {
-			continue
+		if d.have.Chain(c.Name) == nil || d.remadeChains[c.Name] || d.refilled[c.Name] {
+			add(c, d.rulesOf(c.Name))
 		}
-		for j := range c.Rules {
-			ch := d.change(Add)
-			ch.Chain, ch.Rule = c, &c.Rules[j]
-			b = append(b, ch)
+	}
+	for i := range d.have.Chains {
+		// Kept for the user, and emptied for a set that had to be made anew.
+		if c := &d.have.Chains[i]; d.refilled[c.Name] && d.want.Chain(c.Name) == nil {
+			add(c, c.Rules)
 		}
 	}
 	return b
@@ -326,7 +355,7 @@ func (d *tableDiff) addElements() Batch {
 	for i := range d.want.Sets {
 		w := &d.want.Sets[i]
 		add := w.Elements
-		if h := d.have.Set(w.Name); h != nil && !d.remade[w.Name] {
+		if h := d.have.Set(w.Name); h != nil && !d.remadeSets[w.Name] {
 			add = missing(w.Elements, h.Elements)
 		}
 		if len(add) > 0 {

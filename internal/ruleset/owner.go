@@ -33,20 +33,19 @@ func (o Owner) Comment() string {
 	return "net=" + o.Network + " ep=" + o.Endpoint
 }
 
-// ParseOwner reads an owner back from a comment; false where the comment says
-// something else.
+// ParseOwner reads an owner back from a comment; false where the comment is not
+// what [Owner.Comment] writes: people write comments too.
 func ParseOwner(comment string) (Owner, bool) {
-	var o Owner
-	for _, word := range strings.Fields(comment) {
-		name, id, ok := strings.Cut(word, "=")
-		switch {
-		case ok && name == "net":
-			o.Network = id
-		case ok && name == "ep":
-			o.Endpoint = id
-		default:
-			return Owner{}, false
-		}
+	network, endpoint, _ := strings.Cut(strings.TrimPrefix(comment, "net="), " ep=")
+	o := Owner{network, endpoint}
+	if !isID(network) || endpoint != "" && !isID(endpoint) || o.Comment() != comment {
+		return Owner{}, false
 	}
-	return o, o.Network != ""
+	return o, true
+}
+
+func isID(s string) bool {
+	return s != "" && !strings.ContainsFunc(s, func(r rune) bool {
+		return (r < '0' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z')
+	})
 }

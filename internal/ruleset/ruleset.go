@@ -193,7 +193,7 @@ func (s Set) sameDefinition(o Set) bool {
 	return s.Name == o.Name && s.Key == o.Key && s.Data == o.Data && s.Counter == o.Counter &&
 		s.Anonymous == o.Anonymous && s.Size == o.Size && slices.Equal(s.Flags, o.Flags) &&
 		s.Timeout == o.Timeout && s.GCInterval == o.GCInterval && s.Policy == o.Policy &&
-		s.AutoMerge == o.AutoMerge && s.DataInterval == o.DataInterval && sameParts(s.Extra, o.Extra)
+		s.Comment == o.Comment && s.AutoMerge == o.AutoMerge && s.DataInterval == o.DataInterval && sameParts(s.Extra, o.Extra)
 }
 
 func sameParts(a, b []Part) bool {
