@@ -3,7 +3,6 @@ package kernel
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"syscall"
 
@@ -380,43 +379,24 @@ func (r *reader) fill(t *rs.Table) error {
 	return nil
 }
 
-// elements reads the elements of a set. Where they take several messages, the
-// kernel may move them to a larger or smaller table in between, by itself some
-// time after a change, and then leave some out or list them twice (seen on
-// 6.18): such a list counts when the kernel's own count or a second read
-// confirms it.
 func (r *reader) elements(t *rs.Table, s *rs.Set) error {
-	list, messages, err := r.listElements(t, s)
+	lists, err := r.sock.elements(families[t.Family], t.Name, s.Name)
 	if err != nil {
 		return err
 	}
-	if messages > 1 && r.known[setKey(t, s.Name)].count != len(list) {
-		again, _, err := r.listElements(t, s)
+	var all []rawElement
+	for _, list := range lists {
+		elements, err := parseAttrs(list.data)
 		if err != nil {
 			return err
 		}
-		if !slices.EqualFunc(list, again, rawElement.sameKey) {
-			return errInterrupted
+		for _, e := range elements {
+			all = append(all, decodeElement(s, e.nested()))
 		}
 	}
-	s.Elements = joinIntervals(s, list)
+	s.Elements = joinIntervals(s, all)
 	rs.SortElements(s.Elements)
 	return nil
-}
-
-func (r *reader) listElements(t *rs.Table, s *rs.Set) (list []rawElement, messages int, err error) {
-	var m message
-	m.str(unix.NFTA_SET_ELEM_LIST_TABLE, t.Name)
-	m.str(unix.NFTA_SET_ELEM_LIST_SET, s.Name)
-	err = r.sock.dump(unix.NFT_MSG_GETSETELEM, families[t.Family], m.b, func(_ uint8, as attrs, _ []byte) error {
-		messages++
-		elems, err := parseAttrs(as.bytes(unix.NFTA_SET_ELEM_LIST_ELEMENTS))
-		for _, e := range elems {
-			list = append(list, decodeElement(s, e.nested()))
-		}
-		return err
-	})
-	return list, messages, err
 }
 
 func (r *reader) rules(t *rs.Table, c *rs.Chain, sets map[string]knownSet) error {

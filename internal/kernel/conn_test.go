@@ -186,7 +186,7 @@ func TestLargeBatch(t *testing.T) {
 	mustApply(t, conn, rs.Diff(rs.Ruleset{}, want))
 	got := readAll(t, conn)
 	if left := rs.Diff(got, want); len(left) > 0 {
-		t.Errorf("%d changes left to do", len(left))
+		t.Errorf("%d changes left to do, first %.300s", len(left), left)
 	}
 	if s := got.Tables[0].Sets[0]; len(s.Elements) != elements {
 		t.Errorf("%d elements, want %d", len(s.Elements), elements)

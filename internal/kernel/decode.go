@@ -30,12 +30,11 @@ type decoded struct {
 	removed bool
 }
 
-// knownSet is a set of the rule's table with what only the kernel counts: the
-// length of its keys, and its elements, -1 where the kernel (before 6.16) does
-// not say.
+// knownSet is a set of the rule's table with the length of its keys in bytes,
+// which a type that is not known does not tell.
 type knownSet struct {
 	*rs.Set
-	keyLen, count int
+	keyLen int
 }
 
 // loaded is what a register holds: an expression, a constant, or the result of

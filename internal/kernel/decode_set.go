@@ -94,11 +94,7 @@ func decodeSet(as attrs) knownSet {
 			s.Extra = append(s.Extra, unknownAttr(a))
 		}
 	}
-	known := knownSet{Set: &s, keyLen: int(as.u32(unix.NFTA_SET_KEY_LEN)), count: -1}
-	if as.has(nftaSetCount) {
-		known.count = int(as.u32(nftaSetCount))
-	}
-	return known
+	return knownSet{Set: &s, keyLen: int(as.u32(unix.NFTA_SET_KEY_LEN))}
 }
 
 // unknownAttr shows an attribute that is not understood.
@@ -134,10 +130,6 @@ func addStateful(x attr, take func(rs.Counter) bool, rest *[]rs.Part) {
 type rawElement struct {
 	rs.Element
 	end bool
-}
-
-func (e rawElement) sameKey(o rawElement) bool {
-	return e.Key == o.Key && e.End == o.End && e.CatchAll == o.CatchAll && e.end == o.end
 }
 
 var elementAttrs = []uint16{

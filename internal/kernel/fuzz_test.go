@@ -16,9 +16,11 @@ import (
 
 // fuzzSets are the sets that fuzzed rules may name.
 func fuzzSets() map[string]knownSet {
-	set := func(s rs.Set) knownSet { return knownSet{Set: &s, keyLen: s.Key.Size(), count: -1} }
+	set := func(s rs.Set) knownSet { return knownSet{Set: &s, keyLen: s.Key.Size()} }
 	return map[string]knownSet{
 		"ports":    set(rs.Set{Name: "ports", Key: rs.TypeInetService}),
+		"hosts":    set(rs.Set{Name: "hosts", Key: rs.TypeIPv4Addr}),
+		"to":       set(rs.Set{Name: "to", Key: rs.TypeInetService, Data: rs.TypeIPv4Addr}),
 		"marks":    set(rs.Set{Name: "marks", Key: rs.TypeMark, Flags: []string{"interval"}}),
 		"verdicts": set(rs.Set{Name: "verdicts", Key: rs.TypeIfname, Data: rs.TypeVerdict}),
 		"publish": set(rs.Set{

@@ -258,7 +258,7 @@ func (m *ruleMaker) check(key uint32) {
 
 // phrase draws expressions that belong together, as nft writes them.
 func (m *ruleMaker) phrase() {
-	switch m.pick(8, "phrase") {
+	switch m.pick(12, "phrase") {
 	case 0:
 		m.check(rapid.SampledFrom([]uint32{unix.NFT_META_NFPROTO, unix.NFT_META_PROTOCOL, unix.NFT_META_IIFTYPE}).Draw(m.t, "check"))
 	case 1:
@@ -266,7 +266,18 @@ func (m *ruleMaker) phrase() {
 	case 2:
 		m.statement()
 	case 3:
-		// A concatenation: the key of the map publish, with or without its use.
+		m.payload(1)
+		m.lookupIn(rapid.SampledFrom([]string{"hosts", "ports", "to"}).Draw(m.t, "set"), load{1, nil}, 1)
+		m.nat(1)
+	case 4:
+		// Two loads, one perhaps over the other, of which the first is used.
+		m.read(rapid.SampledFrom([]uint32{1, 1, 9, 2}).Draw(m.t, "register"))
+		l := m.loads[len(m.loads)-1]
+		m.read(rapid.SampledFrom([]uint32{1, 8, 9, 10, 11}).Draw(m.t, "register"))
+		m.cmp(l.reg, unix.NFT_CMP_EQ, l.value)
+		m.cmp(m.loads[len(m.loads)-1].reg, unix.NFT_CMP_EQ, m.loads[len(m.loads)-1].value)
+	case 5:
+		// A concatenation: the key of the map publish, and its use.
 		m.expr("meta", func(b *message) {
 			b.u32(unix.NFTA_META_KEY, unix.NFT_META_L4PROTO)
 			b.u32(unix.NFTA_META_DREG, 1)
@@ -277,17 +288,8 @@ func (m *ruleMaker) phrase() {
 			b.u32(unix.NFTA_PAYLOAD_OFFSET, 2)
 			b.u32(unix.NFTA_PAYLOAD_LEN, 2)
 		})
-		m.expr("lookup", func(b *message) {
-			b.str(unix.NFTA_LOOKUP_SET, "publish")
-			b.u32(unix.NFTA_LOOKUP_SREG, 1)
-			b.u32(unix.NFTA_LOOKUP_DREG, 1)
-		})
-		m.expr("nat", func(b *message) {
-			b.u32(unix.NFTA_NAT_TYPE, unix.NFT_NAT_DNAT)
-			b.u32(unix.NFTA_NAT_FAMILY, unix.NFPROTO_IPV4)
-			b.u32(unix.NFTA_NAT_REG_ADDR_MIN, 1)
-			b.u32(unix.NFTA_NAT_REG_PROTO_MIN, rapid.SampledFrom([]uint32{9, 9, 2}).Draw(m.t, "register"))
-		})
+		m.lookupIn("publish", load{1, nil}, 1)
+		m.nat(1)
 	default:
 		m.read(1)
 		l := m.loads[len(m.loads)-1]
@@ -295,7 +297,7 @@ func (m *ruleMaker) phrase() {
 			m.bitwise()
 			l = m.loads[len(m.loads)-1]
 		}
-		op := rapid.SampledFrom([]uint32{0, 0, 0, 1, 2, 5}).Draw(m.t, "operator")
+		op := rapid.SampledFrom([]uint32{0, 0, 0, 1, 2, 3, 5}).Draw(m.t, "operator")
 		if op > 1 && m.pick(2, "turned") == 0 {
 			m.order(l)
 			l = m.loads[len(m.loads)-1]
@@ -429,8 +431,12 @@ func (m *ruleMaker) rangeOrOrder() {
 func (m *ruleMaker) bitwise() {
 	l := m.last()
 	mask := make([]byte, len(l.value))
+	prefix := m.pick(2, "prefix") == 0
 	for i := range mask {
 		mask[i] = rapid.SampledFrom([]byte{255, 255, 0, 1, 240}).Draw(m.t, "mask")
+		if prefix && (i > 0 || mask[0] != 240) {
+			mask[i] = []byte{255, 0}[min(1, i*2/len(mask))]
+		}
 	}
 	out := make([]byte, len(mask))
 	for i := range out {
@@ -447,22 +453,24 @@ func (m *ruleMaker) bitwise() {
 }
 
 func (m *ruleMaker) lookup() {
-	l := m.last()
-	name := rapid.SampledFrom([]string{"ports", "marks", "verdicts", "publish"}).Draw(m.t, "set")
-	to := rapid.SampledFrom(registers).Draw(m.t, "register")
+	name := rapid.SampledFrom([]string{"ports", "marks", "verdicts", "publish", "hosts", "to"}).Draw(m.t, "set")
+	m.lookupIn(name, m.last(), rapid.SampledFrom(registers).Draw(m.t, "register"))
+}
+
+func (m *ruleMaker) lookupIn(name string, l load, to uint32) {
 	m.expr("lookup", func(b *message) {
 		b.str(unix.NFTA_LOOKUP_SET, name)
 		b.u32(unix.NFTA_LOOKUP_SREG, l.reg)
 		switch name {
 		case "verdicts":
 			b.u32(unix.NFTA_LOOKUP_DREG, unix.NFT_REG_VERDICT)
-		case "publish":
+		case "publish", "to":
 			b.u32(unix.NFTA_LOOKUP_DREG, to)
 		default:
 			b.u32(unix.NFTA_LOOKUP_FLAGS, uint32(l.reg%2))
 		}
 	})
-	if name == "publish" {
+	if name == "publish" || name == "to" {
 		m.loads = append(m.loads, load{to, m.drawBytes(4)})
 	}
 }
@@ -479,20 +487,23 @@ func (m *ruleMaker) statement() {
 			})
 		})
 	case 2:
-		l := m.last()
-		m.expr("nat", func(b *message) {
-			b.u32(unix.NFTA_NAT_TYPE, unix.NFT_NAT_DNAT)
-			b.u32(unix.NFTA_NAT_FAMILY, unix.NFPROTO_IPV4)
-			b.u32(unix.NFTA_NAT_REG_ADDR_MIN, l.reg)
-			if m.pick(2, "port") == 0 {
-				b.u32(unix.NFTA_NAT_REG_PROTO_MIN, rapid.SampledFrom([]uint32{2, 9, l.reg}).Draw(m.t, "register"))
-			}
-		})
+		m.nat(m.last().reg)
 	case 3:
 		m.expr("masq", func(b *message) {})
 	case 4:
 		m.expr("quota", func(b *message) { b.u32(1, 5) })
 	}
+}
+
+func (m *ruleMaker) nat(reg uint32) {
+	m.expr("nat", func(b *message) {
+		b.u32(unix.NFTA_NAT_TYPE, unix.NFT_NAT_DNAT)
+		b.u32(unix.NFTA_NAT_FAMILY, unix.NFPROTO_IPV4)
+		b.u32(unix.NFTA_NAT_REG_ADDR_MIN, reg)
+		if port := rapid.SampledFrom([]uint32{0, 0, 9, 9, 2, reg}).Draw(m.t, "register"); port != 0 {
+			b.u32(unix.NFTA_NAT_REG_PROTO_MIN, port)
+		}
+	})
 }
 
 // TestReadRulesDoWhatTheKernelDoes makes up rules and packets. What the rule

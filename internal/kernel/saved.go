@@ -203,17 +203,12 @@ func (s *saver) set(name string) error {
 		return nil
 	}
 	s.seen["@"+name] = true
-	var m message
-	m.str(unix.NFTA_SET_ELEM_LIST_TABLE, s.table)
-	m.str(unix.NFTA_SET_ELEM_LIST_SET, name)
-	err := s.sock.dump(unix.NFT_MSG_GETSETELEM, s.family, m.b, func(_ uint8, as attrs, _ []byte) error {
-		if list, ok := as.get(unix.NFTA_SET_ELEM_LIST_ELEMENTS); ok && len(list.data) > 0 {
-			set.Elements = append(set.Elements, slices.Clone(list.data))
-		}
-		return nil
-	})
+	lists, err := s.sock.elements(s.family, s.table, name)
 	if err != nil {
 		return err
+	}
+	for _, list := range lists {
+		set.Elements = append(set.Elements, list.data)
 	}
 	s.out.Sets = append(s.out.Sets, set)
 	for _, list := range set.Elements {
