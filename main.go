@@ -114,6 +114,7 @@ func serve(ctx context.Context, socket, state, level string) (err error) {
 		return fmt.Errorf("log level %q is not allowed: debug, info, warn and error are", level)
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: l}))
+	raiseDescriptors(log)
 	// The socket comes first: who has it has the host's table, too.
 	listener, err := plugin.Listen(socket)
 	if err != nil {
@@ -130,6 +131,33 @@ func serve(ctx context.Context, socket, state, level string) (err error) {
 	notify(log, daemon.SdNotifyStopping)
 	log.Info("stopped: networks and containers stay connected")
 	return err
+}
+
+// wantedDescriptors serves ten thousand published ports in both families and
+// three protocols.
+const wantedDescriptors = 1 << 17
+
+// raiseDescriptors raises the limit of open files: each published port has a
+// socket for each family. Beyond the hard limit it takes CAP_SYS_RESOURCE.
+func raiseDescriptors(log *slog.Logger) {
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		log.Warn("read the limit of open files", "error", err)
+		return
+	}
+	if limit.Cur >= wantedDescriptors {
+		return
+	}
+	hard := limit.Max
+	limit = syscall.Rlimit{Cur: wantedDescriptors, Max: max(hard, wantedDescriptors)}
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err == nil {
+		return
+	}
+	limit = syscall.Rlimit{Cur: hard, Max: hard}
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		log.Warn("raise the limit of open files", "error", err)
+	}
+	log.Info("limit of open files bounds the published ports", "limit", hard)
 }
 
 // nameTimeout bounds how long an error waits for a name.

@@ -176,9 +176,9 @@ func links(t testing.TB) string {
 	return string(out)
 }
 
-// TestBodies: what is no request is answered with a status of 4xx, and leaves
+// TestA44Bodies: what is no request is answered with a status of 4xx, and leaves
 // nothing.
-func TestBodies(t *testing.T) {
+func TestA44Bodies(t *testing.T) {
 	r := newRig(t)
 	before := table(t)
 	calls := []string{
@@ -228,9 +228,9 @@ func TestActivation(t *testing.T) {
 	}
 }
 
-// TestUnknownIDs are no error where Docker takes something back: it may be
+// TestA44UnknownIDs are no error where Docker takes something back: it may be
 // gone already.
-func TestUnknownIDs(t *testing.T) {
+func TestA44UnknownIDs(t *testing.T) {
 	r := newRig(t)
 	who := ids(1, 1)
 	for _, call := range []string{"Leave", "RevokeExternalConnectivity", "DeleteEndpoint", "EndpointOperInfo"} {
@@ -317,9 +317,9 @@ func TestRefusedPublishLeavesNothing(t *testing.T) {
 	}
 }
 
-// TestAddressOfAPredecessor: Docker gives an address to a new endpoint without
+// TestA43AddressOfAPredecessor: Docker gives an address to a new endpoint without
 // a word about the old one, whose container died with the engine.
-func TestAddressOfAPredecessor(t *testing.T) {
+func TestA43AddressOfAPredecessor(t *testing.T) {
 	r := newRig(t)
 	r.network(t, 1)
 	r.attach(t, 1, 0, published(8080, 80))

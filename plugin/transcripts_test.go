@@ -161,9 +161,9 @@ func (r *rig) consistent(t *testing.T) {
 // and what follows from a network that was refused.
 var refusals = regexp.MustCompile(`the host has no such address|no such option|is not allowed|one subnet of each family|address pool is needed|is unknown|overlaps subnet|publishes it already`)
 
-// TestTranscripts replays every recorded session in the order in which the
+// TestA44Transcripts replays every recorded session in the order in which the
 // engine sent it.
-func TestTranscripts(t *testing.T) {
+func TestA44Transcripts(t *testing.T) {
 	refused, total := 0, 0
 	for name, calls := range transcripts(t) {
 		t.Run(name, func(t *testing.T) {
@@ -183,9 +183,9 @@ func TestTranscripts(t *testing.T) {
 	}
 }
 
-// TestTranscriptsShuffled replays each session in random order: nothing that
+// TestA44TranscriptsShuffled replays each session in random order: nothing that
 // Docker could send in any order breaks the driver.
-func TestTranscriptsShuffled(t *testing.T) {
+func TestA44TranscriptsShuffled(t *testing.T) {
 	for name, calls := range transcripts(t) {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)

@@ -35,6 +35,9 @@ func (e *InUseError) Error() string {
 	if errors.Is(e.Err, unix.EADDRNOTAVAIL) {
 		return fmt.Sprintf("cannot publish host port %s: the host has no such address", e.Port.Key())
 	}
+	if errors.Is(e.Err, unix.EMFILE) {
+		return fmt.Sprintf("cannot publish host port %s: nftnet has no file descriptor left (LimitNOFILE of its service): %v", e.Port.Key(), e.Err)
+	}
 	return fmt.Sprintf("cannot publish host port %s: %v", e.Port.Key(), e.Err)
 }
 

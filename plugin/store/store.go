@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -43,18 +44,57 @@ func Open(path string) (*Store, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, fmt.Errorf("make the folder of the state file: %w", err)
 	}
-	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: lockTimeout})
+	var db *bbolt.DB
+	err := guarded(func() (err error) {
+		db, err = bbolt.Open(path, 0o600, &bbolt.Options{Timeout: lockTimeout})
+		return err
+	})
 	switch {
 	case errors.Is(err, bolterrors.ErrTimeout):
 		return nil, fmt.Errorf("state file %s is open in another process: is nftnet running already?", path)
 	case err != nil:
-		return nil, fmt.Errorf("state file %s cannot be read (move it away to start without any network): %w", path, err)
+		return nil, unreadable(path, err)
 	}
 	s := &Store{db: db, path: path}
+	if err := s.check(); err != nil {
+		return nil, errors.Join(unreadable(path, err), db.Close())
+	}
 	if err := s.prepare(); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
 	return s, nil
+}
+
+func unreadable(path string, err error) error {
+	return fmt.Errorf("state file %s cannot be read (move it away to start without any network): %w", path, err)
+}
+
+// guarded calls fn, which reads the file. A damaged page makes bbolt panic, and
+// a truncated file makes the kernel fault the read: both are errors here.
+func guarded(fn func() error) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("damaged: %v", r)
+		}
+	}()
+	return fn()
+}
+
+// check reads every page of the file.
+func (s *Store) check() error {
+	return guarded(func() error {
+		return s.db.View(func(tx *bbolt.Tx) error {
+			return tx.ForEach(func(name []byte, b *bbolt.Bucket) error {
+				return b.ForEach(func(_, v []byte) error {
+					if bytes.Equal(name, bucketMeta) || json.Valid(v) {
+						return nil
+					}
+					return fmt.Errorf("an entry of %s is not JSON", name)
+				})
+			})
+		})
+	})
 }
 
 func (s *Store) prepare() error {

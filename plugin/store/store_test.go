@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -96,15 +97,57 @@ func TestSecondProcessIsRefused(t *testing.T) {
 // TestDamagedFile is refused and kept: a silent start from nothing would cut
 // off every container.
 func TestDamagedFile(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "state.db")
-	damage := strings.Repeat("no database\n", 1000)
-	if err := os.WriteFile(path, []byte(damage), 0o600); err != nil {
+	good := filepath.Join(t.TempDir(), "state.db")
+	s := open(t, good)
+	if err := s.Save(desired.New(), state()); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Open(path); err == nil || !strings.Contains(err.Error(), path) {
-		t.Errorf("a damaged file is opened: %v", err)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
 	}
-	if text, err := os.ReadFile(path); err != nil || string(text) != damage {
-		t.Errorf("the damaged file was changed: %v", err)
+	whole, err := os.ReadFile(good)
+	if err != nil {
+		t.Fatal(err)
+	}
+	page := os.Getpagesize()
+	overwritten := func(from int) []byte {
+		b := bytes.Clone(whole)
+		for i := from; i < from+page && i < len(b); i++ {
+			b[i] = 0xa5
+		}
+		return b
+	}
+	for name, content := range map[string][]byte{
+		"text":           []byte(strings.Repeat("no database\n", 1000)),
+		"short":          whole[:100],
+		"truncated":      whole[:3*page],
+		"pages garbled":  append(bytes.Clone(whole[:2*page]), bytes.Repeat([]byte{0xa5}, len(whole)-2*page)...),
+		"entry garbled":  bytes.ReplaceAll(whole, []byte(`{"id"`), []byte(`{"xd`)),
+		"entry no JSON":  bytes.ReplaceAll(whole, []byte(`"network_id":`), []byte(`"network_id" `)),
+		"metas garbled":  append(bytes.Repeat([]byte{0xa5}, 2*page), whole[2*page:]...),
+		"second garbled": overwritten(3 * page),
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "state.db")
+			if err := os.WriteFile(path, content, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			s, err := Open(path)
+			if err == nil {
+				// What can be read must be all of it.
+				got := load(t, s)
+				_ = s.Close()
+				if diff := cmp.Diff(state(), got, netipValues); diff != "" {
+					t.Fatalf("a damaged file is opened, with a loss:\n%s", diff)
+				}
+				return
+			}
+			if !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "move it away") {
+				t.Errorf("the error does not say what to do: %v", err)
+			}
+			if kept, err := os.ReadFile(path); err != nil || !bytes.Equal(kept, content) {
+				t.Errorf("the damaged file was changed: %v", err)
+			}
+		})
 	}
 }
