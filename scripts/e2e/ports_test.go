@@ -297,3 +297,22 @@ func TestA43EngineKilled(t *testing.T) {
 		t.Errorf("%d links, want one: %s", n, w.links(t))
 	}
 }
+
+// TestNoDescriptorLeft: a start that needs more sockets than the driver may
+// have is refused, says so, and leaves nothing.
+func TestNoDescriptorLeft(t *testing.T) {
+	w := newWorld(t)
+	w.dual(t, "web", 81)
+	w.driver.Stop(t)
+	w.driver = w.Start(t, "nftnet", "sh", "-c", "ulimit -n 200; exec "+binary+" serve --state "+w.state)
+	w.driver.WaitFor(t, "msg=serving", 10*time.Second)
+	before := w.tableText(t)
+	w.refused(t, []string{"no file descriptor left", "LimitNOFILE"},
+		"run", "-d", "--name", "c1", "--network", "web", "-p", "20000-20499:20000-20499", w.image, "/peer", "serve", "-http", ":80")
+	w.engine.Docker(t, "rm", "-f", "c1")
+	if after := w.tableText(t); after != before {
+		t.Errorf("the table changed:\n%s", after)
+	}
+	w.run(t, "c2", "web", "-p", "8080:80")
+	reaches(t, w.LAN, "LAN", url(w.HostAddr4, 8080))
+}
