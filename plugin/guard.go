@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -69,10 +70,16 @@ type guard struct {
 // start begins to watch; d.mu is not held.
 func (g *guard) start(d *Driver) {
 	g.done.Go(func() {
-		for {
+		for failures := 0; failures < watchTries; {
 			e, err := g.watch.Next()
-			if err != nil {
+			if errors.Is(err, os.ErrClosed) {
 				return
+			}
+			if err != nil {
+				failures++
+				d.log.Error("watch the ruleset", "error", err)
+				time.Sleep(repairPause)
+				e = kernel.Event{Overrun: true}
 			}
 			if e.Port != d.nft.Port() && e.Touches(rs.FamilyInet, desired.Table) {
 				d.repairAfter(e)
@@ -92,6 +99,9 @@ func (g *guard) stop() error {
 const (
 	repairTries = 5
 	repairPause = 20 * time.Millisecond
+	// After so many errors there is no watch any more: each call still mends
+	// what it meets.
+	watchTries = 100
 )
 
 // repairAfter makes the table whole after a change by somebody else.

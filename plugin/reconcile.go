@@ -179,7 +179,8 @@ func (d *Driver) restore(context.Context) error {
 	}
 	for _, n := range d.state.SortedNetworks() {
 		if err := link.EnsureBridge(n); err != nil {
-			return fmt.Errorf("restore network %.12s: %w", n.ID, err)
+			// One network that is in somebody's way must not take the others down.
+			d.log.Error("restore network", "network", fmt.Sprintf("%.12s", n.ID), "error", err)
 		}
 	}
 	for _, e := range d.state.SortedEndpoints() {

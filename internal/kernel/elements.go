@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -19,12 +20,15 @@ const (
 //
 // The kernel counts elements to know where a listing of several messages goes
 // on. Where it rehashes the set between two messages, as it does after many
-// elements were added, some come twice and as many not at all: a listing with
-// an element that came twice is made again.
+// elements were added, some come twice and as many not at all; where a change
+// is being prepared at the same time, some are left out and none comes twice
+// (both seen on 6.18). Such a listing counts when each element came once and a
+// second listing has the same.
 func (s *socket) elements(family uint8, table, set string) ([]attr, error) {
 	var m message
 	m.str(unix.NFTA_SET_ELEM_LIST_TABLE, table)
 	m.str(unix.NFTA_SET_ELEM_LIST_SET, set)
+	var before map[elementIdentity]bool
 	for range elementTries {
 		var lists []attr
 		err := s.dump(unix.NFT_MSG_GETSETELEM, family, m.b, func(_ uint8, as attrs, _ []byte) error {
@@ -36,31 +40,38 @@ func (s *socket) elements(family uint8, table, set string) ([]attr, error) {
 		if err != nil {
 			return nil, err
 		}
-		if len(lists) < 2 || !repeats(lists) {
+		if len(lists) < 2 && before == nil {
 			return lists, nil
+		}
+		found, once := identities(lists)
+		if once && maps.Equal(found, before) {
+			return lists, nil
+		}
+		if before = nil; once {
+			before = found
+			continue
 		}
 		time.Sleep(elementPause)
 	}
 	return nil, fmt.Errorf("set %s: the kernel did not end rearranging it: %w", set, errInterrupted)
 }
 
-// repeats says whether an element is in the lists twice.
-func repeats(lists []attr) bool {
-	type identity struct{ key, end, flags string }
-	seen := map[identity]bool{}
+// elementIdentity is what makes an element the same as another.
+type elementIdentity struct{ key, end, flags string }
+
+// identities are the elements in the lists, and whether each is there once.
+func identities(lists []attr) (found map[elementIdentity]bool, once bool) {
+	found, once = map[elementIdentity]bool{}, true
 	for _, list := range lists {
 		for _, e := range list.nested() {
 			as := e.nested()
-			text := func(typ uint16) string {
-				a, _ := as.get(typ)
-				return string(a.data)
+			id := elementIdentity{
+				string(as.bytes(unix.NFTA_SET_ELEM_KEY)), string(as.bytes(nftaSetElemKeyEnd)),
+				string(as.bytes(unix.NFTA_SET_ELEM_FLAGS)),
 			}
-			id := identity{text(unix.NFTA_SET_ELEM_KEY), text(nftaSetElemKeyEnd), text(unix.NFTA_SET_ELEM_FLAGS)}
-			if seen[id] {
-				return true
-			}
-			seen[id] = true
+			once = once && !found[id]
+			found[id] = true
 		}
 	}
-	return false
+	return found, once
 }

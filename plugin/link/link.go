@@ -165,11 +165,13 @@ func ipNet(p netip.Prefix) *net.IPNet {
 }
 
 // DeleteBridge removes a bridge; a missing one is no error.
-func DeleteBridge(name string) error { return deleteLink(name) }
+func DeleteBridge(name string) error { return deleteLink(name, "bridge") }
 
-func deleteLink(name string) error {
+// deleteLink removes an interface of a kind: what has the name and is of
+// another kind is not ours.
+func deleteLink(name, kind string) error {
 	l, err := netlink.LinkByName(name)
-	if isMissing(err) {
+	if isMissing(err) || (err == nil && l.Type() != kind) {
 		return nil
 	}
 	if err == nil {
@@ -232,4 +234,4 @@ func attach(n desired.Network, e desired.Endpoint) error {
 }
 
 // Detach removes the veth pair of an endpoint; a missing one is no error.
-func Detach(e desired.Endpoint) error { return deleteLink(HostName(e.ID)) }
+func Detach(e desired.Endpoint) error { return deleteLink(HostName(e.ID), "veth") }

@@ -85,6 +85,12 @@ func TestBridgeNameOfAnotherInterface(t *testing.T) {
 	if err := EnsureBridge(network()); err == nil || !strings.Contains(err.Error(), "is a veth, not a bridge") {
 		t.Error(err)
 	}
+	if err := DeleteBridge("nft-test"); err != nil {
+		t.Error(err)
+	}
+	if exists, err := Exists("nft-test"); !exists || err != nil {
+		t.Errorf("somebody else's interface was deleted: %v, %v", exists, err)
+	}
 }
 
 func TestAttach(t *testing.T) {

@@ -220,6 +220,9 @@ func TestDriverRestart(t *testing.T) {
 			w := web(t)
 			before := w.tableText(t)
 			end(t, w)
+			if log := w.driver.Log(); strings.Contains(log, "level=ERROR") || (name == "stopped" && !strings.Contains(log, "stay connected")) {
+				t.Errorf("the log of a driver that was %s:\n%s", name, log)
+			}
 			reaches(t, w.LAN, "LAN while the driver is down", url(w.HostAddr4, 8080))
 			reaches(t, w.Host, "host while the driver is down", "http://127.0.0.1:8080/")
 			w.startDriver(t)
