@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -72,12 +71,12 @@ func (g *guard) start(d *Driver) {
 	g.done.Go(func() {
 		for failures := 0; failures < watchTries; {
 			e, err := g.watch.Next()
-			if errors.Is(err, os.ErrClosed) {
+			if errors.Is(err, kernel.ErrClosed) {
 				return
 			}
 			if err != nil {
 				failures++
-				d.log.Error("watch the ruleset", "error", err)
+				d.log.Error("watch the table", "error", err)
 				time.Sleep(repairPause)
 				e = kernel.Event{Overrun: true}
 			}

@@ -3,6 +3,7 @@ package kernel
 import (
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -52,7 +53,8 @@ func (e Event) Touches(family rs.Family, name string) bool {
 
 // Watch is a subscription to changes of the ruleset.
 type Watch struct {
-	sock *socket
+	sock   *socket
+	closed atomic.Bool
 	// pending are the tables of a change whose end was not seen yet.
 	pending map[TableName]bool
 	queue   []Event
@@ -72,15 +74,24 @@ func OpenWatch() (*Watch, error) {
 }
 
 // Close ends the subscription, and a Next that waits.
-func (w *Watch) Close() error { return w.sock.close() }
+func (w *Watch) Close() error {
+	w.closed.Store(true)
+	return w.sock.close()
+}
 
-// Next waits for the next change. After Close it returns an error.
+// ErrClosed says that a subscription has ended.
+var ErrClosed = errors.New("the subscription to the ruleset is closed")
+
+// Next waits for the next change. After Close it returns ErrClosed.
 func (w *Watch) Next() (Event, error) {
 	for len(w.queue) == 0 {
 		err := w.sock.receiveBy(time.Time{}, w.message)
 		if errors.Is(err, syscall.ENOBUFS) {
 			clear(w.pending)
 			return Event{Overrun: true}, nil
+		}
+		if w.closed.Load() {
+			return Event{}, ErrClosed
 		}
 		if err != nil {
 			return Event{}, fmt.Errorf("watch the ruleset: %w", err)
