@@ -98,6 +98,7 @@ var rulesToRead = []chainRows{
 		{rule: `rt classid 4`, unknown: "rt cmp"}, {rule: `socket transparent 1`, unknown: "socket cmp"}, {rule: `meta hour "10:00"-"11:00"`, unknown: "meta byteorder cmp cmp"},
 		{rule: `counter name "named"`, unknown: "objref"}, {rule: `add @ports { tcp dport }`, unknown: "payload dynset"}, {rule: `ct count 5`, unknown: "connlimit"},
 		{rule: `meta mark set tcp dport map { 22 : 1, 80 : 2 }`, unknown: "payload lookup meta"}, {rule: `jhash ip saddr mod 4 1`, unknown: "payload hash cmp"},
+		{rule: `reset tcp option sack-perm`, unknown: "exthdr"}, {rule: `tcp option sack-perm exists`, unknown: "exthdr cmp"},
 		{rule: `ct helper set "ftp-standard"`, unknown: "objref"}, {rule: `queue num 3`, unknown: "queue"},
 	}},
 	{ruleset.FamilyIP, "type nat hook prerouting priority dstnat", []ruleRow{

@@ -69,6 +69,9 @@ func (c *Conn) saveOnce(family rs.Family, table, chain string, own func(string) 
 		return saver{}, err
 	}
 	s := saver{sock: c.sock, family: families[family], table: table, own: own, seen: map[string]bool{}}
+	if err := s.find(chain); err != nil {
+		return s, err
+	}
 	if err := s.listSets(); err != nil {
 		return s, err
 	}
@@ -119,6 +122,16 @@ func (s *saver) listSets() error {
 		}
 		return nil
 	})
+}
+
+// find fails where the chain is not there: the kernel lists the rules of a
+// missing chain as it does those of an empty one, and the copy of a chain that
+// was flushed away must not take the place of the copy of its rules.
+func (s *saver) find(chain string) error {
+	var m message
+	m.str(unix.NFTA_CHAIN_TABLE, s.table)
+	m.str(unix.NFTA_CHAIN_NAME, chain)
+	return s.sock.get(unix.NFT_MSG_GETCHAIN, s.family, m.b, func(uint8, attrs, []byte) error { return nil })
 }
 
 func (s *saver) chain(name string) error {
@@ -325,21 +338,50 @@ func savedExpression(m *message, x attrs, ids map[string]uint32, anonymous map[s
 	}
 	ref := setReference(name)
 	list := data.nested()
-	if ref == 0 || !anonymous[list.str(ref)] {
+	set := list.str(ref)
+	inBatch := ref != 0 && anonymous[set]
+	if !inBatch && !slices.ContainsFunc(list, func(a attr) bool { return refused(name, list, a) }) {
 		m.raw(unix.NFTA_EXPR_DATA|unix.NLA_F_NESTED, data.data)
 		return
 	}
-	set := list.str(ref)
 	m.nest(unix.NFTA_EXPR_DATA, func(m *message) {
 		for _, a := range list {
-			switch a.typ {
-			case ref:
+			switch {
+			case inBatch && a.typ == ref:
 				m.str(ref, batchName(SavedSet{Name: set, Anonymous: true}))
-			case setReferenceID(name):
+			case inBatch && a.typ == setReferenceID(name), refused(name, list, a):
 			default:
 				m.raw(a.typ, a.data)
 			}
 		}
-		m.u32(setReferenceID(name), ids[set])
+		if inBatch {
+			m.u32(setReferenceID(name), ids[set])
+		}
 	})
+}
+
+// Attributes of dynset and exthdr that golang.org/x/sys/unix lacks
+// (linux/netfilter/nf_tables.h).
+const (
+	nftaDynsetTimeout = 6
+	nftaExthdrOffset  = 3
+	nftaExthdrLen     = 4
+	nftaExthdrFlags   = 5
+	nftaExthdrDreg    = 1
+	nftaExthdrSreg    = 7
+)
+
+// refused says whether the kernel lists an attribute that it does not take
+// back: no timeout for elements of a set without timeouts, and what only the
+// reading of a header's option has, for its writing and removal.
+func refused(name string, list attrs, a attr) bool {
+	switch name {
+	case "dynset":
+		return a.typ == nftaDynsetTimeout && a.u64() == 0
+	case "exthdr":
+		writes, removes := list.has(nftaExthdrSreg), !list.has(nftaExthdrSreg) && !list.has(nftaExthdrDreg)
+		return a.typ == nftaExthdrFlags && (writes || removes) ||
+			removes && (a.typ == nftaExthdrOffset || a.typ == nftaExthdrLen)
+	}
+	return false
 }

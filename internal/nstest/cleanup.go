@@ -46,14 +46,17 @@ func destroy(dir string) error {
 }
 
 // processes returns the processes with a mount from dir: all of a sandbox's,
-// since its mount namespaces, and those of its containers, have one.
+// since its mount namespaces, and those of its containers, have one. On a file
+// system of its own, as /tmp often is, a mount's source begins below dir's
+// parents: the name of dir alone is looked for, which no other has.
 func processes(dir string) []int {
 	var pids []int
+	name := []byte(filepath.Base(dir))
 	files, _ := filepath.Glob("/proc/[0-9]*/mountinfo")
 	for _, f := range files {
 		// A process that ends meanwhile cannot be read, and need not be.
 		mounts, err := os.ReadFile(f)
-		if err != nil || !bytes.Contains(mounts, []byte(dir)) {
+		if err != nil || !bytes.Contains(mounts, name) {
 			continue
 		}
 		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(f))); err == nil {
