@@ -310,6 +310,9 @@ func (r *reader) read() error {
 	if err := r.sock.dump(unix.NFT_MSG_GETTABLE, number, nil, r.table); err != nil {
 		return err
 	}
+	if err := r.sock.dump(unix.NFT_MSG_GETOBJ, number, nil, r.object); err != nil {
+		return err
+	}
 	if err := r.sock.dump(unix.NFT_MSG_GETSET, number, nil, r.set); err != nil {
 		return err
 	}
@@ -329,14 +332,14 @@ func (r *reader) table(number uint8, as attrs, _ []byte) error {
 	if !r.filter.takes(family, name) {
 		return nil
 	}
-	t := rs.Table{Family: family, Name: name, Handle: as.u64(nftaTableHandle)}
-	flags := as.u32(unix.NFTA_TABLE_FLAGS)
-	for _, f := range tableFlags {
-		if flags&f.bit != 0 {
-			t.Flags = append(t.Flags, f.word)
-		}
+	r.out.Tables = append(r.out.Tables, decodeTable(family, as))
+	return nil
+}
+
+func (r *reader) object(number uint8, as attrs, _ []byte) error {
+	if t := r.out.Table(familyByNum[number], as.str(unix.NFTA_OBJ_TABLE)); t != nil {
+		t.Objects = append(t.Objects, decodeObject(as))
 	}
-	r.out.Tables = append(r.out.Tables, t)
 	return nil
 }
 

@@ -71,8 +71,10 @@ func TestRulesOfTheCorpusLoseNothing(t *testing.T) {
 	}
 	t.Logf("%d rules: %d (%.1f %%) printed as nft prints them, %d with a part shown as unknown, %d in other words",
 		total, equal, 100*float64(equal)/float64(total), unknown, other)
-	if total == 0 {
-		t.Error("nothing was compared")
+	// Far below today's share: what is shown as unknown loses nothing, but a
+	// reader to whom most is unknown is of no use.
+	if total == 0 || equal*2 < total {
+		t.Errorf("%d of %d rules are printed as nft prints them", equal, total)
 	}
 }
 
@@ -186,7 +188,6 @@ func (b *corpusBatch) load(t *testing.T, ns *nstest.NS) []int {
 			n, _ := strconv.Atoi(m[1])
 			if i, ok := ruleAt[n]; ok {
 				skip[i] = true
-				t.Logf("nft does not take its own text: %s %s", b.family, b.rules[i].Rule)
 			}
 		}
 		if len(skip) == before {

@@ -212,6 +212,7 @@ func (d *ruleDecoder) cmp(as attrs, _ rs.Opaque) bool {
 	load := l.parts[len(l.parts)-1]
 	if isCompare && op == rs.LessOrEqual && d.lower == (lowerBound{len(d.parts) - 1, load, d.lower.from}) {
 		d.parts[d.lower.part].part = rs.InRange{Left: c.Left, Op: rs.Equal, From: d.lower.from, To: c.Right}
+		d.lower = lowerBound{part: -1}
 		return true
 	}
 	d.use(l)

@@ -108,6 +108,9 @@ func TestNothingIsReadIntoARule(t *testing.T) {
 			r.mask("\xff\xff\x00\x00").cmp(1, 0, "\x0a\x00\x05\x00")
 		}, "=ip saddr & 255.255.0.0 == 10.0.5.0"},
 		{"an upper bound alone", func(r *rawRule) { r.meta(unix.NFT_META_PKTTYPE, 1).cmp(1, unix.NFT_CMP_LTE, "\x01") }, "=meta pkttype <= broadcast"},
+		{"a second upper bound", func(r *rawRule) {
+			r.meta(unix.NFT_META_PKTTYPE, 1).cmp(1, unix.NFT_CMP_GTE, "\x01").cmp(1, unix.NFT_CMP_LTE, "\x02").cmp(1, unix.NFT_CMP_LTE, "\x03")
+		}, "=meta pkttype 1-2 =meta pkttype <= other"},
 		{"bounds of two registers", func(r *rawRule) {
 			r.meta(unix.NFT_META_PKTTYPE, 1).meta(unix.NFT_META_L4PROTO, 2).cmp(1, unix.NFT_CMP_GTE, "\x01").cmp(2, unix.NFT_CMP_LTE, "\x02")
 		}, "=meta pkttype >= broadcast =meta l4proto <= igmp"},

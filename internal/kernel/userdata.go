@@ -9,6 +9,9 @@ import (
 // Kinds of user data that nft stores beside an object
 // (libnftnl's include/libnftnl/udata.h).
 const (
+	udataTableComment     = 0
+	udataChainComment     = 0
+	udataObjectComment    = 0
 	udataRuleComment      = 0
 	udataElementComment   = 0
 	udataElementFlags     = 1

@@ -41,10 +41,24 @@ type Table struct {
 	Family Family
 	Name   string
 	// Flags are nft's words: dormant, owner, persist.
-	Flags  []string
-	Handle uint64
-	Sets   []Set
-	Chains []Chain
+	Flags   []string
+	Comment string
+	Handle  uint64
+	Objects []Object
+	Sets    []Set
+	Chains  []Chain
+}
+
+// Object is a stateful object with a name of its own, which several rules may
+// share: a counter, a quota, a limit. [Diff] leaves objects alone.
+type Object struct {
+	// Kind is nft's word for it ("counter", "ct helper").
+	Kind string
+	Name string
+	// State is what it holds: a [Counter], or an [Opaque].
+	State   Part
+	Comment string
+	Handle  uint64
 }
 
 // Chain finds a chain; nil where there is none.
@@ -112,6 +126,9 @@ type Base struct {
 	Policy VerdictKind
 	// Devices are the interfaces of a chain at ingress or egress.
 	Devices []string
+	// Family is that of the chain's table, empty for inet. It does not count when
+	// chains are compared: it decides which names nft has for priorities.
+	Family Family
 }
 
 func (b *Base) equal(o *Base) bool {
@@ -133,6 +150,9 @@ type Chain struct {
 	// chain where it is missing, with the rules given, and leaves the rules of
 	// an existing one alone.
 	UserOwned bool
+	Comment   string
+	// Flags are nft's words: offload.
+	Flags []string
 }
 
 // Rule is a list of matches and statements that a packet meets from left to
@@ -254,7 +274,9 @@ func Merge(parts ...Ruleset) Ruleset {
 		for _, t := range p.Tables {
 			have := out.Table(t.Family, t.Name)
 			if have == nil {
-				out.Tables = append(out.Tables, Table{Family: t.Family, Name: t.Name, Flags: t.Flags, Handle: t.Handle})
+				out.Tables = append(out.Tables, Table{
+					Family: t.Family, Name: t.Name, Flags: t.Flags, Comment: t.Comment, Handle: t.Handle, Objects: t.Objects,
+				})
 				have = &out.Tables[len(out.Tables)-1]
 			}
 			have.merge(t)

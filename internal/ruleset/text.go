@@ -35,11 +35,17 @@ func (t Table) Text(f Format) string {
 	fmt.Fprintf(&b, "table %s %s {%s\n", t.Family, t.Name, f.handle(t.Handle))
 	if len(t.Flags) > 0 {
 		fmt.Fprintf(&b, "\tflags %s\n", strings.Join(t.Flags, ","))
-		if len(t.Sets)+len(t.Chains) > 0 {
-			b.WriteByte('\n')
-		}
+	}
+	if t.Comment != "" {
+		fmt.Fprintf(&b, "\tcomment %s\n", quote(t.Comment))
+	}
+	if (t.Comment != "" || len(t.Flags) > 0) && len(t.Objects)+len(t.Sets)+len(t.Chains) > 0 {
+		b.WriteByte('\n')
 	}
 	var blocks []string
+	for _, o := range t.Objects {
+		blocks = append(blocks, o.Text(f))
+	}
 	for _, s := range t.Sets {
 		if !s.Anonymous {
 			blocks = append(blocks, s.Text(f))
@@ -58,6 +64,26 @@ func (f Format) handle(h uint64) string {
 		return ""
 	}
 	return fmt.Sprintf(" # handle %d", h)
+}
+
+// Text writes the object as it stands in a table.
+func (o Object) Text(f Format) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "\t%s %s {%s\n", o.Kind, o.Name, f.handle(o.Handle))
+	if o.Comment != "" {
+		fmt.Fprintf(&b, "\t\tcomment %s\n", quote(o.Comment))
+	}
+	switch state := o.State.(type) {
+	case Counter:
+		if !f.Stateless {
+			fmt.Fprintf(&b, "\t\t%s\n", strings.TrimPrefix(state.String(), "counter "))
+		}
+	case nil:
+	default:
+		fmt.Fprintf(&b, "\t\t%s\n", state)
+	}
+	b.WriteString("\t}\n")
+	return b.String()
 }
 
 // Text writes the set as it stands in a table.
@@ -244,8 +270,15 @@ func duration(ms uint64) string {
 func (c Chain) Text(f Format) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "\tchain %s {%s\n", c.Name, f.handle(c.Handle))
+	if c.Comment != "" {
+		fmt.Fprintf(&b, "\t\tcomment %s\n", quote(c.Comment))
+	}
+	flags := ""
+	if len(c.Flags) > 0 {
+		flags = fmt.Sprintf(" flags %s;", strings.Join(c.Flags, ","))
+	}
 	if c.Base != nil {
-		fmt.Fprintf(&b, "\t\t%s\n", c.Base)
+		fmt.Fprintf(&b, "\t\t%s%s\n", c.Base, flags)
 	}
 	for _, r := range c.Rules {
 		fmt.Fprintf(&b, "\t\t%s%s\n", r.text(f), f.handle(r.Handle))
@@ -270,21 +303,35 @@ func (b Base) String() string {
 	return fmt.Sprintf("type %s hook %s%s priority %s; policy %s;", b.Type, b.Hook, devices, b.PriorityText(), b.Policy)
 }
 
-// standardPriorities lists the priorities that nft 1.0.6 names in families ip,
-// ip6 and inet, and the hook that a name is bound to.
-var standardPriorities = []struct {
+// standardPriority is a priority that nft has a name for, at one hook or at all.
+type standardPriority struct {
 	name  string
 	value int32
 	hook  Hook
-}{
-	{"raw", PriorityRaw, ""}, {"mangle", PriorityMangle, ""}, {"dstnat", PriorityDstNAT, HookPrerouting},
-	{"filter", PriorityFilter, ""}, {"security", PrioritySecurity, ""}, {"srcnat", PrioritySrcNAT, HookPostrouting},
+}
+
+// standardPriorities lists the priorities that nft 1.0.6 names, by the family
+// of the table; those of inet are those of ip and ip6 too.
+var standardPriorities = map[Family][]standardPriority{
+	FamilyInet: {
+		{"raw", PriorityRaw, ""}, {"mangle", PriorityMangle, ""}, {"dstnat", PriorityDstNAT, HookPrerouting},
+		{"filter", PriorityFilter, ""}, {"security", PrioritySecurity, ""}, {"srcnat", PrioritySrcNAT, HookPostrouting},
+	},
+	FamilyBridge: {
+		{"dstnat", -300, HookPrerouting}, {"filter", -200, ""}, {"out", 100, HookOutput}, {"srcnat", 300, HookPostrouting},
+	},
+	FamilyARP:    {{"filter", 0, ""}},
+	FamilyNetdev: {{"filter", 0, ""}},
 }
 
 // PriorityText writes the priority as nft 1.0.6 does: a standard name, a name
 // and a distance of at most 10, or the number.
 func (b Base) PriorityText() string {
-	for _, p := range standardPriorities {
+	named, ok := standardPriorities[b.Family]
+	if !ok {
+		named = standardPriorities[FamilyInet]
+	}
+	for _, p := range named {
 		if p.hook != "" && p.hook != b.Hook {
 			continue
 		}

@@ -242,24 +242,31 @@ func TestTableTextIsNfts(t *testing.T) {
 
 func TestPrioritiesPrintAsNftNamesThem(t *testing.T) {
 	ns := nstest.NewNS(t, "priority")
-	var want []string
-	file := "table inet t {\n"
-	add := func(typ string, hook rs.Hook, priority int32) {
-		line := rs.Base{Type: typ, Hook: hook, Priority: priority, Policy: rs.Accept}.String()
-		want = append(want, line)
-		file += fmt.Sprintf("chain c%d { type %s hook %s priority %d; policy accept; }\n", len(want), typ, hook, priority)
+	inet := []rs.Hook{rs.HookPrerouting, rs.HookInput, rs.HookForward, rs.HookOutput, rs.HookPostrouting}
+	hooks := map[rs.Family][]rs.Hook{
+		rs.FamilyInet: inet, rs.FamilyIP: inet, rs.FamilyBridge: inet, rs.FamilyARP: {rs.HookInput, rs.HookOutput}, rs.FamilyNetdev: {rs.HookIngress},
 	}
-	for _, hook := range []rs.Hook{rs.HookPrerouting, rs.HookInput, rs.HookForward, rs.HookOutput, rs.HookPostrouting} {
-		for _, near := range []int32{rs.PriorityRaw, rs.PriorityMangle, rs.PriorityDstNAT, rs.PriorityFilter, rs.PrioritySecurity, rs.PrioritySrcNAT} {
-			for _, d := range []int32{-11, -10, -1, 0, 1, 10, 11} {
-				add("filter", hook, near+d)
+	var want []string
+	var file strings.Builder
+	for _, family := range rs.Families {
+		fmt.Fprintf(&file, "table %s t {\n", family)
+		for _, hook := range hooks[family] {
+			for _, near := range []int32{-300, -200, -150, -100, 0, 50, 100, 300} {
+				for _, d := range []int32{-11, -10, -1, 0, 1, 10, 11} {
+					b := rs.Base{Type: "filter", Hook: hook, Priority: near + d, Policy: rs.Accept, Family: family}
+					if hook == rs.HookIngress {
+						b.Devices = []string{"lo"}
+					}
+					want = append(want, b.String())
+					number := strings.Replace(b.String(), "priority "+b.PriorityText(), fmt.Sprint("priority ", b.Priority), 1)
+					fmt.Fprintf(&file, "chain c%d { %s }\n", len(want), number)
+				}
 			}
 		}
+		file.WriteString("}\n")
 	}
-	add("nat", rs.HookOutput, rs.PriorityDstNAT)
-	add("filter", rs.HookInput, -2147483648)
 	path := filepath.Join(t.TempDir(), "priority.nft")
-	if err := os.WriteFile(path, []byte(file+"}\n"), 0o600); err != nil {
+	if err := os.WriteFile(path, []byte(file.String()), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	ns.Exec(t, "nft", "-f", path)
@@ -271,6 +278,13 @@ func TestPrioritiesPrintAsNftNamesThem(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-ours +nft's)\n%s", diff)
+	}
+	// A number without a name near it, and the table's family left out.
+	for _, b := range []rs.Base{{Type: "nat", Hook: rs.HookOutput, Priority: rs.PriorityDstNAT, Policy: rs.Accept},
+		{Type: "filter", Hook: rs.HookInput, Priority: -2147483648, Policy: rs.Accept}} {
+		if want := fmt.Sprintf("type %s hook %s priority %d; policy accept;", b.Type, b.Hook, b.Priority); b.String() != want {
+			t.Errorf("prints %s, want %s", b, want)
+		}
 	}
 }
 
