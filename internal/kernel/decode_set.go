@@ -214,7 +214,7 @@ func joinIntervals(s *rs.Set, list []rawElement) []rs.Element {
 	if !isInterval || s.Key.IsConcat() {
 		for _, e := range list {
 			if isInterval {
-				e.Key, e.End = hostKey(e.Key), hostKey(e.End)
+				e.Key, e.End = turnedKey(e.Key), turnedKey(e.End)
 			}
 			out = append(out, e.Element)
 		}
@@ -244,7 +244,7 @@ func joinIntervals(s *rs.Set, list []rawElement) []rs.Element {
 		default:
 			e.End = rs.Value{Type: e.Key.Type, Data: strings.Repeat("\xff", len(e.Key.Data))}
 		}
-		if e.Key, e.End = hostKey(e.Key), hostKey(e.End); e.End == e.Key {
+		if e.Key, e.End = turnedKey(e.Key), turnedKey(e.End); e.End == e.Key {
 			e.End = rs.Value{}
 		}
 		out = append(out, e.Element)
@@ -252,13 +252,9 @@ func joinIntervals(s *rs.Set, list []rawElement) []rs.Element {
 	return out
 }
 
-// hostKey is a key of an interval set in the byte order of its type: the kernel
-// holds such keys in network byte order, which has a before and an after.
-func hostKey(v rs.Value) rs.Value { return turnedKey(v) }
-
-// networkKey is a key as an interval set holds it.
-func networkKey(v rs.Value) rs.Value { return turnedKey(v) }
-
+// turnedKey is a key of an interval set in the other byte order, where its type
+// has two: the kernel holds such keys in network byte order, which has a before
+// and an after.
 func turnedKey(v rs.Value) rs.Value {
 	parts := v.Parts()
 	for i, p := range parts {
