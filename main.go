@@ -78,7 +78,7 @@ func dockerFlag(cmd *cobra.Command, into *string) {
 }
 
 func serveCommand() *cobra.Command {
-	var socket, state, level string
+	var socket, state, level, publish string
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Run the network driver",
@@ -97,18 +97,23 @@ driver is ready (Type=notify).`,
   nftnet serve --state /srv/nftnet/state.db --log-level warn`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return serve(cmd.Context(), socket, state, level)
+			if publish != "open" && publish != "closed" {
+				return fmt.Errorf("--publish %q is not allowed: open and closed are", publish)
+			}
+			return serve(cmd.Context(), socket, level, plugin.Config{State: state, Closed: publish == "closed"})
 		},
 	}
 	socketFlag(cmd, &socket)
 	cmd.Flags().StringVar(&state, "state", fromEnv("NFTNET_STATE", defaultState),
 		"file that keeps the networks and endpoints (environment: NFTNET_STATE)")
+	cmd.Flags().StringVar(&publish, "publish", fromEnv("NFTNET_PUBLISH", "open"),
+		"open, or closed: new networks publish ports to nobody but the sources in their nftnet.allow (environment: NFTNET_PUBLISH)")
 	cmd.Flags().StringVar(&level, "log-level", fromEnv("NFTNET_LOG_LEVEL", "info"),
 		"debug, info, warn or error (environment: NFTNET_LOG_LEVEL)")
 	return cmd
 }
 
-func serve(ctx context.Context, socket, state, level string) (err error) {
+func serve(ctx context.Context, socket, level string, config plugin.Config) (err error) {
 	var l slog.Level
 	if err := l.UnmarshalText([]byte(level)); err != nil {
 		return fmt.Errorf("log level %q is not allowed: debug, info, warn and error are", level)
@@ -120,12 +125,13 @@ func serve(ctx context.Context, socket, state, level string) (err error) {
 	if err != nil {
 		return err
 	}
-	driver, err := plugin.Open(ctx, plugin.Config{State: state, Log: log, ContainerName: containerName})
+	config.Log, config.ContainerName = log, containerName
+	driver, err := plugin.Open(ctx, config)
 	if err != nil {
 		return errors.Join(err, listener.Close())
 	}
 	defer func() { err = errors.Join(err, driver.Close()) }()
-	log.Info("serving", "socket", socket, "state", state, "version", version)
+	log.Info("serving", "socket", socket, "state", config.State, "version", version)
 	notify(log, daemon.SdNotifyReady)
 	err = plugin.NewServer(driver, log).Serve(ctx, listener)
 	notify(log, daemon.SdNotifyStopping)

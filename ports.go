@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -128,14 +129,21 @@ func printPorts(w io.Writer, list []namedPort) error {
 		return err
 	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "HOST\tPROTOCOL\tLEADS TO\tCONTAINER\tNETWORK\tBY")
+	fmt.Fprintln(t, "HOST\tPROTOCOL\tLEADS TO\tCONTAINER\tNETWORK\tBY\tFOR")
 	for _, p := range list {
 		by := "kernel"
-		if p.Served {
+		switch {
+		case p.Served:
 			by = "port socket"
+		case p.Routed:
+			by = "routing"
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", p.Host, p.Proto, p.Container,
-			cmp.Or(p.ContainerName, "endpoint "+p.Endpoint[:12]), cmp.Or(p.NetworkName, p.Network[:12]), by)
+		sources := strings.Join(p.Sources, ",")
+		if p.Closed {
+			sources = "this host alone"
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", cmp.Or(p.Host, "-"), p.Proto, p.Container,
+			cmp.Or(p.ContainerName, "endpoint "+p.Endpoint[:12]), cmp.Or(p.NetworkName, p.Network[:12]), by, cmp.Or(sources, "everybody"))
 	}
 	return t.Flush()
 }

@@ -1,6 +1,7 @@
 // Package isolation turns desired state into filtering: the DOCKER-USER hook,
 // the isolation of networks from each other, internal networks, containers
-// that may not reach their neighbours, unpublished ports and direct access.
+// that may not reach their neighbours, unpublished ports, direct access, and
+// spoofed addresses.
 //
 // It is pure: no netlink, clock, log or context. As in package nat, a port, a
 // container and a network are elements of sets and maps.
@@ -19,33 +20,42 @@ const UserChain = "DOCKER-USER"
 
 // Chains of the table; the isolation stages are named as Docker named them.
 const (
-	chainForward    = "FORWARD"
-	chainStage1     = "DOCKER-ISOLATION-STAGE-1"
-	chainStage2     = "DOCKER-ISOLATION-STAGE-2"
-	chainInNAT      = "in-nat"
-	chainInInternal = "in-internal"
-	chainRaw        = "RAW-PREROUTING"
+	chainForward     = "FORWARD"
+	chainStage1      = "DOCKER-ISOLATION-STAGE-1"
+	chainStage2      = "DOCKER-ISOLATION-STAGE-2"
+	chainInNAT       = "in-nat"
+	chainInRouted    = "in-routed"
+	chainInInternal  = "in-internal"
+	chainInPublished = "in-published"
+	chainRefuse      = "refuse"
+	chainRaw         = "RAW-PREROUTING"
 )
 
 // Sets and maps of the table.
 const (
 	setBridges  = "bridges"
 	setInternal = "internal"
+	setDirect   = "open_to"
+	setTrusted  = "trusted"
+	setReject   = "rejecting"
 	mapForward  = "fwd_in"
 	mapSame     = "same_if"
 	setAllowed4 = "allowed4"
 	setAllowed6 = "allowed6"
+	setSource4  = "allowed4_from"
+	setSource6  = "allowed6_from"
 )
 
 var (
 	l4proto   = rs.Meta{Key: rs.MetaL4Proto}
+	nfproto   = rs.Meta{Key: rs.MetaNFProto}
 	iifname   = rs.Meta{Key: rs.MetaIIFName}
 	oifname   = rs.Meta{Key: rs.MetaOIFName}
 	loopback4 = netip.MustParsePrefix("127.0.0.0/8")
 )
 
-// Ruleset is the filtering of s, as a part of the table that it shares with
-// package nat.
+// Ruleset is the filtering of s: a part of the table that it shares with
+// package nat, and the table of family bridge.
 func Ruleset(s desired.State) rs.Ruleset {
 	t := rs.Table{Family: rs.FamilyInet, Name: desired.Table, Sets: sets(), Chains: chains()}
 	for _, n := range s.SortedNetworks() {
@@ -54,29 +64,50 @@ func Ruleset(s desired.State) rs.Ruleset {
 	for _, e := range s.SortedEndpoints() {
 		addEndpoint(&t, e)
 	}
-	return rs.Ruleset{Tables: []rs.Table{t}}
+	return rs.Ruleset{Tables: []rs.Table{t, bridgeTable(s)}}
 }
 
+func filter(h rs.Hook, priority int32) *rs.Base {
+	return &rs.Base{Type: "filter", Hook: h, Priority: priority, Policy: rs.Accept}
+}
+
+var (
+	accept = rs.NewRule(rs.Counter{}, rs.Verdict{Kind: rs.Accept})
+	drop   = rs.NewRule(rs.Counter{}, rs.Verdict{Kind: rs.Drop})
+	// refuse is the end of what may not enter a network.
+	refuse = []rs.Rule{rs.NewRule(rs.In(oifname, setReject), rs.GotoChain(chainRefuse)), drop}
+)
+
 func chains() []rs.Chain {
-	filter := func(h rs.Hook, priority int32) *rs.Base {
-		return &rs.Base{Type: "filter", Hook: h, Priority: priority, Policy: rs.Accept}
-	}
-	drop := rs.NewRule(rs.Counter{}, rs.Verdict{Kind: rs.Drop})
 	return []rs.Chain{
 		{Name: chainForward, Base: filter(rs.HookForward, rs.PriorityFilter), Rules: forwardRules()},
 		{Name: UserChain, UserOwned: true},
 		{Name: chainStage1, Rules: stage1Rules()},
-		{Name: chainStage2, Rules: []rs.Rule{
+		{Name: chainStage2, Rules: append([]rs.Rule{
 			// A container reaches another network's published port by the host.
 			rs.NewRule(translated(), rs.Verdict{Kind: rs.Return}),
-			drop,
+			// Networks that are not behind NAT decide for themselves.
+			rs.NewRule(rs.In(rs.ConcatOf(nfproto, oifname), setDirect), rs.Verdict{Kind: rs.Return}),
+			rs.NewRule(rs.In(rs.ConcatOf(iifname, oifname), setTrusted), rs.Verdict{Kind: rs.Return}),
+		}, refuse...)},
+		{Name: chainInNAT, Rules: append([]rs.Rule{
+			rs.NewRule(translated(), rs.GotoChain(chainInPublished)),
+			rs.NewRule(rs.In(rs.ConcatOf(iifname, oifname), setTrusted), rs.GotoChain(chainInPublished)),
+		}, refuse...)},
+		{Name: chainInRouted, Rules: []rs.Rule{
+			rs.NewRule(append([]rs.Part{rs.Is(l4proto, rs.Proto(rs.ProtoICMP))}, accept.Parts...)...),
+			rs.NewRule(append([]rs.Part{rs.Is(l4proto, rs.Proto(rs.ProtoICMPv6))}, accept.Parts...)...),
+			rs.NewRule(rs.GotoChain(chainInPublished)),
 		}},
-		{Name: chainInNAT, Rules: []rs.Rule{
-			allowedRule(rs.IPDaddr, setAllowed4),
-			allowedRule(rs.IP6Daddr, setAllowed6),
-			drop,
+		{Name: chainInInternal, Rules: refuse},
+		{Name: chainInPublished, Rules: append([]rs.Rule{
+			allowedRule(setAllowed4, rs.IPDaddr), allowedRule(setAllowed6, rs.IP6Daddr),
+			allowedRule(setSource4, rs.IPDaddr, rs.IPSaddr), allowedRule(setSource6, rs.IP6Daddr, rs.IP6Saddr),
+		}, refuse...)},
+		{Name: chainRefuse, Rules: []rs.Rule{
+			rs.NewRule(rs.Is(l4proto, rs.Proto(rs.ProtoTCP)), rs.Counter{}, rs.Reject{With: "tcp reset"}),
+			rs.NewRule(rs.Counter{}, rs.Reject{}),
 		}},
-		{Name: chainInInternal, Rules: []rs.Rule{drop}},
 		// Our bridges have route_localnet on, for replies to 127.0.0.1: nobody but
 		// lo may aim at 127.0.0.0/8. Before conntrack, so that it costs one compare.
 		{Name: chainRaw, Base: filter(rs.HookPrerouting, rs.PriorityRaw), Rules: []rs.Rule{
@@ -92,7 +123,7 @@ func forwardRules() []rs.Rule {
 		rs.NewRule(rs.Has(rs.Ct{Key: rs.CtState}, rs.HostUint32(rs.TypeCtState, rs.StateEstablished|rs.StateRelated)),
 			rs.Counter{}, rs.Verdict{Kind: rs.Accept}),
 		rs.NewRule(rs.In(iifname, setBridges), rs.JumpTo(chainStage1)),
-		rs.NewRule(rs.VMap{Key: oifname, Map: mapForward}),
+		rs.NewRule(rs.VMap{Key: rs.ConcatOf(nfproto, oifname), Map: mapForward}),
 		rs.NewRule(rs.In(iifname, setBridges), rs.Counter{}, rs.Verdict{Kind: rs.Accept}),
 	}
 }
@@ -111,37 +142,81 @@ func translated() rs.Match {
 	return rs.Has(rs.Ct{Key: rs.CtStatus}, rs.HostUint32(rs.TypeCtStatus, rs.StatusDNAT))
 }
 
-func allowedRule(daddr rs.Expr, set string) rs.Rule {
-	return rs.NewRule(translated(), rs.In(rs.ConcatOf(daddr, l4proto, rs.THDport), set),
-		rs.Counter{}, rs.Verdict{Kind: rs.Accept})
+// allowedRule accepts what leads to a published container port, from one of
+// its sources where the set has them.
+func allowedRule(set string, daddr rs.Expr, source ...rs.Expr) rs.Rule {
+	key := rs.ConcatOf(append([]rs.Expr{daddr, l4proto, rs.THDport}, source...)...)
+	return rs.NewRule(append([]rs.Part{rs.In(key, set)}, accept.Parts...)...)
 }
 
 func sets() []rs.Set {
-	allowed := func(addr rs.Type) rs.Type { return rs.ConcatTypes(addr, rs.TypeInetProto, rs.TypeInetService) }
+	allowed := func(addr rs.Type, more ...rs.Type) rs.Type {
+		return rs.ConcatTypes(append([]rs.Type{addr, rs.TypeInetProto, rs.TypeInetService}, more...)...)
+	}
+	pair := rs.ConcatTypes(rs.TypeIfname, rs.TypeIfname)
+	into := rs.ConcatTypes(rs.TypeNFProto, rs.TypeIfname)
 	return []rs.Set{
 		{Name: setBridges, Key: rs.TypeIfname},
 		{Name: setInternal, Key: rs.TypeIfname},
-		{Name: mapForward, Key: rs.TypeIfname, Data: rs.TypeVerdict},
-		{Name: mapSame, Key: rs.ConcatTypes(rs.TypeIfname, rs.TypeIfname), Data: rs.TypeVerdict},
+		{Name: setDirect, Key: into},
+		{Name: setTrusted, Key: pair},
+		{Name: setReject, Key: rs.TypeIfname},
+		{Name: mapForward, Key: into, Data: rs.TypeVerdict},
+		{Name: mapSame, Key: pair, Data: rs.TypeVerdict},
 		{Name: setAllowed4, Key: allowed(rs.TypeIPv4Addr)},
 		{Name: setAllowed6, Key: allowed(rs.TypeIPv6Addr)},
+		{Name: setSource4, Key: allowed(rs.TypeIPv4Addr, rs.TypeIPv4Addr), Flags: []string{"interval"}},
+		{Name: setSource6, Key: allowed(rs.TypeIPv6Addr, rs.TypeIPv6Addr), Flags: []string{"interval"}},
 	}
+}
+
+// entry is where a packet goes that is to enter a network by one family.
+func entry(n desired.Network, mode desired.GatewayMode) rs.Verdict {
+	switch {
+	case n.Internal:
+		return rs.GotoChain(chainInInternal)
+	case mode == desired.ModeUnprotected:
+		return rs.Verdict{Kind: rs.Accept}
+	case mode == desired.ModeRouted:
+		return rs.GotoChain(chainInRouted)
+	}
+	return rs.GotoChain(chainInNAT)
 }
 
 func addNetwork(t *rs.Table, n desired.Network) {
 	comment := rs.NewOwner(n.ID, "").Comment()
 	br := rs.Iface(n.Bridge)
-	t.AddElement(setBridges, rs.Element{Key: br, Comment: comment})
-	into, same := rs.GotoChain(chainInNAT), rs.Verdict{Kind: rs.Accept}
+	add := func(set string, e rs.Element) {
+		e.Comment = comment
+		t.AddElement(set, e)
+	}
+	add(setBridges, rs.Element{Key: br})
 	if n.Internal {
-		t.AddElement(setInternal, rs.Element{Key: br, Comment: comment})
-		into = rs.GotoChain(chainInInternal)
+		add(setInternal, rs.Element{Key: br})
 	}
+	if n.Reject {
+		add(setReject, rs.Element{Key: br})
+	}
+	for _, name := range n.Trusted {
+		add(setTrusted, rs.Element{Key: rs.Concat(rs.Iface(name), br)})
+	}
+	// A family that the network lacks is closed.
+	for _, f := range []struct {
+		nfproto uint8
+		mode    desired.GatewayMode
+	}{{rs.NFProtoIPv4, n.IPv4.Mode}, {rs.NFProtoIPv6, n.IPv6.Mode}} {
+		key := rs.Concat(rs.NFProto(f.nfproto), br)
+		add(mapForward, rs.Element{Key: key, Verdict: entry(n, f.mode)})
+		if !n.Internal && (f.mode == desired.ModeRouted || f.mode == desired.ModeUnprotected) {
+			add(setDirect, rs.Element{Key: key})
+		}
+	}
+	same := rs.Verdict{Kind: rs.Accept}
 	if !n.ICC {
-		same = into
+		// What was translated goes on to its port, the rest is refused.
+		same = entry(n, desired.ModeNAT)
 	}
-	t.AddElement(mapForward, rs.Element{Key: br, Verdict: into, Comment: comment})
-	t.AddElement(mapSame, rs.Element{Key: rs.Concat(br, br), Verdict: same, Comment: comment})
+	add(mapSame, rs.Element{Key: rs.Concat(br, br), Verdict: same})
 }
 
 func addEndpoint(t *rs.Table, e desired.Endpoint) {
@@ -150,15 +225,41 @@ func addEndpoint(t *rs.Table, e desired.Endpoint) {
 	for _, p := range e.Published {
 		// One container port may be published many times: it is allowed once.
 		once := desired.Port{Proto: p.Proto, Container: p.Container}
-		if !p.Translated() || seen[once] {
+		if !p.Translated() && !p.Direct() || seen[once] {
 			continue
 		}
 		seen[once] = true
-		set := setAllowed4
-		if p.Container.Addr().Is6() {
-			set = setAllowed6
+		to := p.Container.Addr()
+		key := []rs.Value{rs.Addr(to), rs.Proto(p.Proto), rs.Port(p.Container.Port())}
+		sources := e.Allow.For(p.Proto, p.Container.Port())
+		if !sources.Limited {
+			t.AddElement(pick(to, setAllowed4, setAllowed6), rs.Element{Key: rs.Concat(key...), Comment: comment})
 		}
-		key := rs.Concat(rs.Addr(p.Container.Addr()), rs.Proto(p.Proto), rs.Port(p.Container.Port()))
-		t.AddElement(set, rs.Element{Key: key, Comment: comment})
+		for _, prefix := range sources.Prefixes {
+			if prefix.Addr().Is4() == to.Is4() {
+				from, last := rs.Addr(prefix.Masked().Addr()), rs.Addr(lastOf(prefix))
+				t.AddElement(pick(to, setSource4, setSource6), rs.Element{
+					Key: rs.Concat(append(key, from)...), End: rs.Concat(append(key, last)...), Comment: comment,
+				})
+			}
+		}
 	}
+}
+
+// pick chooses by the family of an address.
+func pick(a netip.Addr, v4, v6 string) string {
+	if a.Is4() {
+		return v4
+	}
+	return v6
+}
+
+// lastOf is the last address of a prefix.
+func lastOf(p netip.Prefix) netip.Addr {
+	b := p.Addr().AsSlice()
+	for bit := p.Bits(); bit < len(b)*8; bit++ {
+		b[bit/8] |= 1 << (7 - bit%8)
+	}
+	a, _ := netip.AddrFromSlice(b)
+	return a
 }

@@ -8,6 +8,7 @@ package nat
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 
 	"nftnet/internal/desired"
@@ -20,6 +21,7 @@ const (
 	chainOutput      = "OUTPUT"
 	chainDocker      = "DOCKER"
 	chainPostrouting = "POSTROUTING"
+	chainRelay       = "relay"
 )
 
 // Sets and maps of the table.
@@ -33,6 +35,10 @@ const (
 	setSameBridge = "same_br"
 	setSelf4      = "self4"
 	setSelf6      = "self6"
+	setICCOff     = "icc_off"
+	setRelay      = "relay"
+	setRelay4At   = "relay4_at"
+	setRelay6At   = "relay6_at"
 )
 
 var (
@@ -57,7 +63,7 @@ func Ruleset(s desired.State) rs.Ruleset {
 		}
 	}
 	for _, e := range s.SortedEndpoints() {
-		addEndpoint(&t, e)
+		addEndpoint(&t, s.Networks[e.NetworkID], e)
 	}
 	return rs.Ruleset{Tables: []rs.Table{t}}
 }
@@ -74,6 +80,7 @@ func sharedChains() []rs.Chain {
 		// own published ports, 127.0.0.1 included, by this chain.
 		{Name: chainOutput, Base: natBase(rs.HookOutput, rs.PriorityDstNAT), Rules: local()},
 		{Name: chainDocker, Rules: dockerRules()},
+		{Name: chainRelay, Rules: relayRules()},
 		{Name: chainPostrouting, Base: natBase(rs.HookPostrouting, rs.PrioritySrcNAT), Rules: postroutingRules()},
 	}
 }
@@ -89,10 +96,27 @@ func dockerRules() []rs.Rule {
 		rs.NewRule(rs.Is(rs.IP6Daddr, rs.Addr(netip.IPv6Loopback())), rs.Verdict{Kind: rs.Return}),
 		// A container has no route back to a link-local client of another link.
 		rs.NewRule(rs.InPrefix{Left: rs.IP6Saddr, Prefix: linkLocal6}, rs.Verdict{Kind: rs.Return}),
+		rs.NewRule(rs.In(iifname, setICCOff), rs.JumpTo(chainRelay)),
 		publishRule("ip", mapPublish4At, rs.IPDaddr),
 		publishRule("ip", mapPublish4, nil),
 		publishRule("ip6", mapPublish6At, rs.IP6Daddr),
 		publishRule("ip6", mapPublish6, nil),
+	}
+}
+
+// relayRules leave to the port's own socket what a container asks of a
+// neighbour that it may not reach itself. Translated, with
+// bridge-nf-call-iptables=1, its packet would go from port to port of the
+// bridge, which keeps the ports of such a network apart.
+func relayRules() []rs.Rule {
+	to := func(key rs.Expr, set string) rs.Rule { return rs.NewRule(rs.In(key, set), rs.Verdict{Kind: rs.Accept}) }
+	return []rs.Rule{
+		to(rs.ConcatOf(iifname, rs.IPDaddr, l4proto, rs.THDport), setRelay4At),
+		to(rs.ConcatOf(iifname, rs.IP6Daddr, l4proto, rs.THDport), setRelay6At),
+		// A port on one address stands before the same port on all of them.
+		publishRule("ip", mapPublish4At, rs.IPDaddr),
+		publishRule("ip6", mapPublish6At, rs.IP6Daddr),
+		to(rs.ConcatOf(iifname, l4proto, rs.THDport), setRelay),
 	}
 }
 
@@ -125,6 +149,7 @@ func postroutingRules() []rs.Rule {
 
 func sets() []rs.Set {
 	at := func(addr rs.Type) rs.Type { return rs.ConcatTypes(addr, rs.TypeInetProto, rs.TypeInetService) }
+	from := func(key rs.Type) rs.Type { return rs.ConcatTypes(rs.TypeIfname, key) }
 	return []rs.Set{
 		{Name: mapPublish4, Key: typePublish4, Data: typeTarget4, Counter: true},
 		{Name: mapPublish6, Key: typePublish4, Data: typeTarget6, Counter: true},
@@ -135,6 +160,10 @@ func sets() []rs.Set {
 		{Name: setSelf4, Key: rs.ConcatTypes(rs.TypeIPv4Addr, rs.TypeIPv4Addr)},
 		{Name: setSelf6, Key: rs.ConcatTypes(rs.TypeIPv6Addr, rs.TypeIPv6Addr)},
 		{Name: mapMasq, Key: rs.TypeIfname, Data: rs.TypeVerdict},
+		{Name: setICCOff, Key: rs.TypeIfname},
+		{Name: setRelay, Key: from(typePublish4)},
+		{Name: setRelay4At, Key: from(at(rs.TypeIPv4Addr))},
+		{Name: setRelay6At, Key: from(at(rs.TypeIPv6Addr))},
 	}
 }
 
@@ -143,29 +172,53 @@ func addNetwork(t *rs.Table, n desired.Network) {
 	br := rs.Iface(n.Bridge)
 	t.AddElement(setBridges, rs.Element{Key: br, Comment: comment})
 	t.AddElement(setSameBridge, rs.Element{Key: rs.Concat(br, br), Comment: comment})
-	if masquerades(n) {
+	if !n.ICC {
+		t.AddElement(setICCOff, rs.Element{Key: br, Comment: comment})
+	}
+	if len(masqueraded(n)) > 0 {
 		t.AddElement(mapMasq, rs.Element{Key: br, Verdict: rs.JumpTo(masqueradeName(n)), Comment: comment})
 	}
 }
 
-func addEndpoint(t *rs.Table, e desired.Endpoint) {
+func addEndpoint(t *rs.Table, n desired.Network, e desired.Endpoint) {
 	comment := rs.NewOwner(e.NetworkID, e.ID).Comment()
 	for _, a := range e.Addrs() {
 		t.AddElement(pick(a, setSelf4, setSelf6), rs.Element{Key: rs.Concat(rs.Addr(a), rs.Addr(a)), Comment: comment})
 	}
+	relayed := map[rs.Value]bool{}
 	for _, p := range e.Published {
 		if !p.Translated() {
 			continue
 		}
-		key := rs.Concat(rs.Proto(p.Proto), rs.Port(p.Host.Port()))
-		name := pick(p.Host.Addr(), mapPublish4, mapPublish6)
-		if !p.Any() {
-			key = rs.Concat(rs.Addr(p.Host.Addr()), rs.Proto(p.Proto), rs.Port(p.Host.Port()))
-			name = pick(p.Host.Addr(), mapPublish4At, mapPublish6At)
-		}
+		set, key := hostKey(p)
 		to := rs.Concat(rs.Addr(p.Container.Addr()), rs.Port(p.Container.Port()))
-		t.AddElement(name, rs.Element{Key: key, Data: to, Comment: comment})
+		t.AddElement(set, rs.Element{Key: key, Data: to, Comment: comment})
+		// A port on every address of both families is one element.
+		from := rs.Concat(append([]rs.Value{rs.Iface(n.Bridge)}, key.Parts()...)...)
+		if Relayed(n, p) && !relayed[from] {
+			relayed[from] = true
+			t.AddElement(relaySet[set], rs.Element{Key: from, Comment: comment})
+		}
 	}
+}
+
+// Relayed says whether the port's socket serves the neighbours of its container.
+func Relayed(n desired.Network, p desired.Port) bool {
+	return !n.ICC && p.Translated() && (p.Proto == rs.ProtoTCP || p.Proto == rs.ProtoUDP)
+}
+
+// relaySet is where a port of one of the maps is relayed.
+var relaySet = map[string]string{
+	mapPublish4: setRelay, mapPublish6: setRelay, mapPublish4At: setRelay4At, mapPublish6At: setRelay6At,
+}
+
+// hostKey is the map that a port stands in, and its key there.
+func hostKey(p desired.Port) (set string, key rs.Value) {
+	a, proto, port := p.Host.Addr(), rs.Proto(p.Proto), rs.Port(p.Host.Port())
+	if p.Any() {
+		return pick(a, mapPublish4, mapPublish6), rs.Concat(proto, port)
+	}
+	return pick(a, mapPublish4At, mapPublish6At), rs.Concat(rs.Addr(a), proto, port)
 }
 
 // pick chooses by the family of an address.
@@ -176,8 +229,12 @@ func pick(a netip.Addr, v4, v6 string) string {
 	return v6
 }
 
-func masquerades(n desired.Network) bool {
-	return n.Masquerade && !n.Internal && len(n.Subnets()) > 0
+// masqueraded are the subnets whose addresses are hidden behind the host's.
+func masqueraded(n desired.Network) []desired.Subnet {
+	if !n.Masquerade || n.Internal {
+		return nil
+	}
+	return slices.DeleteFunc(n.Subnets(), func(s desired.Subnet) bool { return !s.NAT() })
 }
 
 const masqueradePrefix = "masq-"
@@ -189,20 +246,21 @@ func masqueradeName(n desired.Network) string { return masqueradePrefix + n.Shor
 func OwnsChain(name string) bool { return strings.HasPrefix(name, masqueradePrefix) }
 
 // masqueradeChain gives what leaves a network, by another interface than its
-// bridge, the address of that interface.
+// bridge, the address of that interface, or the one that the user chose.
 func masqueradeChain(n desired.Network) (rs.Chain, bool) {
-	if !masquerades(n) {
-		return rs.Chain{}, false
-	}
 	c := rs.Chain{Name: masqueradeName(n)}
 	comment := rs.NewOwner(n.ID, "").Comment()
-	for _, s := range n.Subnets() {
-		saddr := rs.IPSaddr
+	for _, s := range masqueraded(n) {
+		saddr, family := rs.IPSaddr, "ip"
 		if s.Prefix.Addr().Is6() {
-			saddr = rs.IP6Saddr
+			saddr, family = rs.IP6Saddr, "ip6"
+		}
+		var translation rs.Part = rs.Masquerade{}
+		if s.SNAT.IsValid() {
+			translation = rs.NAT{Kind: rs.SNAT, Family: family, Addr: rs.Addr(s.SNAT)}
 		}
 		c.Rules = append(c.Rules, rs.NewRule(rs.IsNot(oifname, rs.Iface(n.Bridge)),
-			rs.InPrefix{Left: saddr, Prefix: s.Prefix.Masked()}, rs.Counter{}, rs.Masquerade{}).Because(comment))
+			rs.InPrefix{Left: saddr, Prefix: s.Prefix.Masked()}, rs.Counter{}, translation).Because(comment))
 	}
-	return c, true
+	return c, len(c.Rules) > 0
 }

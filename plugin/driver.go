@@ -35,12 +35,16 @@ type Config struct {
 	// errors that speak of another container; empty where it does not know. It
 	// must end soon: Docker waits for the driver meanwhile. It may be nil.
 	ContainerName func(ctx context.Context, endpointID string) string
+	// Closed publishes ports of networks that do not say otherwise to nobody but
+	// the sources that are named.
+	Closed bool
 }
 
 // Driver answers Docker's calls. Its methods may be called from several
 // goroutines.
 type Driver struct {
 	log           *slog.Logger
+	defaults      defaults
 	containerName func(ctx context.Context, endpointID string) string
 
 	store *store.Store
@@ -49,6 +53,8 @@ type Driver struct {
 	// flows works beside the calls, guard watches the table.
 	flows *flows
 	guard *guard
+	// bridgeFamily says whether the kernel has tables of family bridge.
+	bridgeFamily bool
 	// keeper holds the keeper table open; nil on a kernel without owners.
 	keeper *kernel.Conn
 
@@ -75,7 +81,7 @@ func Open(ctx context.Context, c Config) (*Driver, error) {
 		return nil, errors.Join(err, s.Close())
 	}
 	d := &Driver{
-		log: c.Log, containerName: c.ContainerName,
+		log: c.Log, defaults: defaults{closed: c.Closed}, containerName: c.ContainerName,
 		store: s, nft: nft, ports: port.NewHolder(c.Log), flows: &flows{log: c.Log},
 	}
 	if err := d.begin(ctx); err != nil {
@@ -91,6 +97,7 @@ func (d *Driver) begin(ctx context.Context) error {
 	if d.keeper, err = openKeeper(d.log); err != nil {
 		return err
 	}
+	d.bridgeFamily = hasBridgeFamily(d.nft, d.log)
 	watch, err := kernel.OpenWatch()
 	if err != nil {
 		return err
@@ -131,23 +138,46 @@ func (d *Driver) getCapabilities(context.Context, empty) (capabilities, error) {
 	return capabilities{Scope: "local", ConnectivityScope: "local", GwAllocChecker: true}, nil
 }
 
-// gwAllocCheck lets Docker reserve the gateway's address: the bridge has it.
-func (d *Driver) gwAllocCheck(context.Context, gwAllocCheckRequest) (gwAllocCheckResponse, error) {
-	return gwAllocCheckResponse{}, nil
+// gwAllocCheck says whether Docker is to reserve an address for the gateway:
+// not where the bridge has none and no default route needs one, so that both
+// addresses of a /31 are the containers'.
+func (d *Driver) gwAllocCheck(_ context.Context, req gwAllocCheckRequest) (gwAllocCheckResponse, error) {
+	var n desired.Network
+	var err error
+	if n.Internal, err = req.Options.flag(optionInternal, false); err != nil {
+		return gwAllocCheckResponse{}, err
+	}
+	if err := parseGeneric(&n, &networkChoices{}, req.Options[optionGeneric]); err != nil {
+		return gwAllocCheckResponse{}, err
+	}
+	return gwAllocCheckResponse{
+		SkipIPv4: n.IPv4.Mode == desired.ModeIsolated || n.InhibitIPv4 && n.Internal,
+		SkipIPv6: n.IPv6.Mode == desired.ModeIsolated,
+	}, nil
 }
 
 func (d *Driver) createNetwork(_ context.Context, req createNetworkRequest) (empty, error) {
 	if err := checkID("network", req.NetworkID); err != nil {
 		return empty{}, err
 	}
-	n, err := parseNetwork(req)
+	n, choices, err := d.defaults.parseNetwork(req)
 	if err != nil {
 		return empty{}, err
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if again, ok := d.state.Networks[n.ID]; ok {
+		// What was found out at the first time stays.
+		n.Adopted, n.MTU = again.Adopted, again.MTU
+		n.IPv4.Kept, n.IPv6.Kept = again.IPv4.Kept, again.IPv6.Kept
+	}
 	if err := d.checkNetwork(n); err != nil {
 		return empty{}, err
+	}
+	if _, again := d.state.Networks[n.ID]; !again {
+		if err := fit(&n, choices); err != nil {
+			return empty{}, err
+		}
 	}
 	err = d.change(n.ID, "", func(s *desired.State) { s.Networks[n.ID] = n })
 	return empty{}, err
@@ -172,14 +202,59 @@ func (d *Driver) checkNetwork(n desired.Network) error {
 			}
 		}
 	}
-	if _, again := d.state.Networks[n.ID]; again {
+	return nil
+}
+
+// fit makes a new network fit the host that it comes to: it adopts a bridge
+// that is there, takes the MTU of the default route, and keeps away from the
+// host's own routes.
+func fit(n *desired.Network, c networkChoices) error {
+	kind, err := link.Kind(n.Bridge)
+	switch {
+	case err != nil:
+		return err
+	case kind == link.KindBridge:
+		if err := adopt(n); err != nil {
+			return fmt.Errorf("option %s: %q cannot be adopted: %w", optionBridgeName, n.Bridge, err)
+		}
+	case kind != "":
+		return fmt.Errorf("option %s: an interface named %q exists and is a %s: allowed is a bridge, or a name of its own",
+			optionBridgeName, n.Bridge, kind)
+	}
+	if n.MTU == 0 && !n.Internal {
+		if n.MTU, err = link.RouteMTU(n.IPv6.IsValid()); err != nil {
+			return err
+		}
+	}
+	if c.overlap {
 		return nil
 	}
-	exists, err := link.Exists(n.Bridge)
-	if err == nil && exists {
-		err = fmt.Errorf("option %s: an interface named %q exists already: allowed is a name of its own", optionBridgeName, n.Bridge)
+	for _, s := range n.Subnets() {
+		route, err := link.RouteInto(s.Prefix, n.Bridge)
+		if err != nil {
+			return err
+		}
+		if route != "" {
+			return fmt.Errorf("subnet %s clashes with the host's route %s: allowed is a subnet that the host has no route to, or option %s=true",
+				s.Prefix, route, optionOverlap)
+		}
 	}
-	return err
+	return nil
+}
+
+// adopt makes a bridge of the user's the network's.
+func adopt(n *desired.Network) error {
+	n.Adopted = true
+	for _, s := range []*desired.Subnet{&n.IPv4, &n.IPv6} {
+		if !s.Gateway.IsValid() {
+			continue
+		}
+		var err error
+		if s.Kept, err = link.HasAddress(n.Bridge, s.Gateway); err != nil {
+			return err
+		}
+	}
+	return link.CheckAdopted(*n)
 }
 
 func (d *Driver) deleteNetwork(_ context.Context, req networkRequest) (empty, error) {
@@ -230,7 +305,17 @@ func unknownNetwork(id string) error {
 // parseEndpoint reads the addresses of an endpoint. given says whether Docker
 // gave the link address itself: then it must not be answered.
 func parseEndpoint(req createEndpointRequest, n desired.Network) (e desired.Endpoint, given bool, err error) {
-	e = desired.Endpoint{ID: req.EndpointID, NetworkID: n.ID}
+	e = desired.Endpoint{ID: req.EndpointID, NetworkID: n.ID, AntiSpoof: n.AntiSpoof, FreeBind: n.FreeBind}
+	if err := parseEndpointOptions(&e, req.Options); err != nil {
+		return e, false, err
+	}
+	if n.IPv4.Mode == desired.ModeUnprotected || n.IPv6.Mode == desired.ModeUnprotected {
+		if len(e.Allow) > 0 {
+			return e, false, fmt.Errorf("option %s is not allowed in network %.12s: its gateway mode %s opens every port to everybody",
+				optionAllow, n.ID, desired.ModeUnprotected)
+		}
+	}
+	e.Allow = e.Allow.Over(n.Allow)
 	in := endpointInterface{}
 	if req.Interface != nil {
 		in = *req.Interface
@@ -351,11 +436,11 @@ func joinAnswer(n desired.Network, e desired.Endpoint) joinResponse {
 	if n.Internal {
 		return r
 	}
-	if e.IPv4.IsValid() && n.IPv4.Gateway.IsValid() {
-		r.Gateway = n.IPv4.Gateway.String()
+	if gw := n.IPv4.DefaultRoute(); e.IPv4.IsValid() && gw.IsValid() {
+		r.Gateway = gw.String()
 	}
-	if e.IPv6.IsValid() && n.IPv6.Gateway.IsValid() {
-		r.GatewayIPv6 = n.IPv6.Gateway.String()
+	if gw := n.IPv6.DefaultRoute(); e.IPv6.IsValid() && gw.IsValid() {
+		r.GatewayIPv6 = gw.String()
 	}
 	return r
 }
@@ -407,7 +492,7 @@ func (d *Driver) publish(req connectivityRequest) error {
 	if err != nil {
 		return err
 	}
-	e.Published, err = d.allocate(requests, e, req.Options.NoProxy6To4)
+	e.Published, err = d.allocate(requests, n, e, req.Options.NoProxy6To4)
 	if err != nil {
 		return err
 	}

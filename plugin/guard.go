@@ -60,6 +60,20 @@ func openKeeper(log *slog.Logger) (*kernel.Conn, error) {
 	return nil, errors.Join(fmt.Errorf("make the keeper table: %w", err), conn.Close())
 }
 
+// hasBridgeFamily finds out whether the kernel has tables of family bridge
+// (CONFIG_NF_TABLES_BRIDGE), which anti-spoofing needs.
+func hasBridgeFamily(conn *kernel.Conn, log *slog.Logger) bool {
+	probe := rs.Ruleset{Tables: []rs.Table{{Family: rs.FamilyBridge, Name: "nftnet-probe", Chains: []rs.Chain{{
+		Name: "probe", Base: &rs.Base{Type: "filter", Hook: rs.HookPrerouting, Policy: rs.Accept},
+	}}}}}
+	make, remove := rs.Diff(rs.Ruleset{}, probe), rs.Diff(probe, rs.Ruleset{})
+	if err := conn.Apply(append(make, remove...)); err != nil {
+		log.Warn("this kernel has no nftables of family bridge: containers are not kept from using addresses of others", "error", err)
+		return false
+	}
+	return true
+}
+
 // guard watches the table, and makes it whole when somebody else changed it.
 type guard struct {
 	watch *kernel.Watch
@@ -80,7 +94,7 @@ func (g *guard) start(d *Driver) {
 				time.Sleep(repairPause)
 				e = kernel.Event{Overrun: true}
 			}
-			if e.Port != d.nft.Port() && e.Touches(rs.FamilyInet, desired.Table) {
+			if e.Port != d.nft.Port() && (e.Touches(rs.FamilyInet, desired.Table) || e.Touches(rs.FamilyBridge, desired.Table)) {
 				d.repairAfter(e)
 			}
 		}
@@ -131,14 +145,14 @@ func (d *Driver) repairAfter(e kernel.Event) {
 // with DOCKER-USER as the user left it. It returns in words what had to change.
 // d.mu is held.
 func (d *Driver) reconcileRules() (changed string, err error) {
-	have, err := d.nft.Read(kernel.Filter{Family: rs.FamilyInet, Table: desired.Table})
+	have, err := d.nft.Read(kernel.Filter{Table: desired.Table})
 	if err != nil {
 		return "", err
 	}
 	want := d.wholeRuleset()
 	batch := rs.Diff(withoutForeign(have, want), want)
 	table := have.Table(rs.FamilyInet, desired.Table)
-	lost := flushed(table, want.Tables[0])
+	lost := flushed(table, mainTable(want))
 	if lost {
 		err = d.restoreUserRules(batch)
 	} else {
@@ -172,25 +186,31 @@ func flushed(have *rs.Table, want rs.Table) bool {
 	return true
 }
 
-// withoutForeign leaves out the chains and sets of the table that are not ours,
-// so that they stay as they are: a user makes some to use them in DOCKER-USER.
+// mainTable is the table of both IP families.
+func mainTable(r rs.Ruleset) rs.Table { return *r.Table(rs.FamilyInet, desired.Table) }
+
+// withoutForeign leaves out the tables, chains and sets that are not ours, so
+// that they stay as they are: a user makes some to use them in DOCKER-USER.
 func withoutForeign(have, want rs.Ruleset) rs.Ruleset {
-	h := have.Table(rs.FamilyInet, desired.Table)
-	if h == nil {
-		return have
+	var out rs.Ruleset
+	for _, ours := range want.Tables {
+		h := have.Table(ours.Family, ours.Name)
+		if h == nil {
+			continue
+		}
+		t := *h
+		t.Chains = slices.DeleteFunc(slices.Clone(t.Chains), func(c rs.Chain) bool {
+			return ours.Chain(c.Name) == nil && !nat.OwnsChain(c.Name) && !isolation.OwnsChain(c.Name)
+		})
+		t.Sets = slices.DeleteFunc(slices.Clone(t.Sets), func(s rs.Set) bool { return ours.Set(s.Name) == nil })
+		out.Tables = append(out.Tables, t)
 	}
-	ours := want.Tables[0]
-	t := *h
-	t.Chains = slices.DeleteFunc(slices.Clone(t.Chains), func(c rs.Chain) bool {
-		return ours.Chain(c.Name) == nil && !nat.OwnsChain(c.Name)
-	})
-	t.Sets = slices.DeleteFunc(slices.Clone(t.Sets), func(s rs.Set) bool { return ours.Set(s.Name) == nil })
-	return rs.Ruleset{Tables: []rs.Table{t}}
+	return out
 }
 
 func leadsOf(s desired.State) []link.Lead {
 	var out []link.Lead
-	for p := range publishedBy(s) {
+	for p := range hostPorts(s) {
 		out = append(out, link.Lead{Port: p})
 	}
 	return out
@@ -216,7 +236,7 @@ func (d *Driver) restoreUserRules(batch rs.Batch) error {
 // copyUserRules keeps what the user has in DOCKER-USER now, in memory and on
 // disk.
 func (d *Driver) copyUserRules(want rs.Ruleset) {
-	ours := want.Tables[0]
+	ours := mainTable(want)
 	own := func(name string) bool { return ours.Chain(name) != nil || ours.Set(name) != nil }
 	saved, err := d.nft.Save(rs.FamilyInet, desired.Table, isolation.UserChain, own)
 	if err != nil {
@@ -245,7 +265,7 @@ func (d *Driver) keepUserRules() {
 	defer d.mu.Unlock()
 	have, err := d.nft.Read(kernel.Filter{Family: rs.FamilyInet, Table: desired.Table})
 	want := d.wholeRuleset()
-	if err == nil && !flushed(have.Table(rs.FamilyInet, desired.Table), want.Tables[0]) {
+	if err == nil && !flushed(have.Table(rs.FamilyInet, desired.Table), mainTable(want)) {
 		d.copyUserRules(want)
 	}
 }

@@ -6,13 +6,11 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 
 	"nftnet/internal/desired"
-	"nftnet/plugin/link"
 )
 
 // Labels by which libnetwork names options (moby daemon/libnetwork/netlabel).
@@ -23,15 +21,11 @@ const (
 	optionEnableIPv6 = "com.docker.network.enable_ipv6"
 )
 
-// Options of docker network create -o. They have the keys that Docker's own
-// bridge driver uses.
+// Names by which --aux-address gives the containers another router than the
+// bridge (moby daemon/libnetwork/drivers/bridge).
 const (
-	optionBridgeName  = "com.docker.network.bridge.name"
-	optionMTU         = "com.docker.network.driver.mtu"
-	optionICC         = "com.docker.network.bridge.enable_icc"
-	optionMasquerade  = "com.docker.network.bridge.enable_ip_masquerade"
-	optionHostBinding = "com.docker.network.bridge.host_binding_ipv4"
-	optionIfacePrefix = "com.docker.network.container_iface_prefix"
+	auxRouter4 = "DefaultGatewayIPv4"
+	auxRouter6 = "DefaultGatewayIPv6"
 )
 
 // Bounds of an MTU in bytes: IPv4 needs 68 (RFC 791), IPv6 1280 (RFC 8200), an
@@ -42,104 +36,89 @@ const (
 	maxMTU     = 65535
 )
 
-// networkOption reads one option of the user's into a network.
-type networkOption struct {
-	// allowed says in words what the option takes.
-	allowed string
-	set     func(n *desired.Network, value string) error
-}
-
-var errNotAllowed = errors.New("not allowed")
-
-var networkOptionTable = map[string]networkOption{
-	optionBridgeName: {
-		allowed: fmt.Sprintf("1 to %d of the characters a-z A-Z 0-9 . _ -, not beginning with . or -", link.MaxName),
-		set: func(n *desired.Network, value string) error {
-			if !ifaceName.MatchString(value) || len(value) > link.MaxName {
-				return errNotAllowed
-			}
-			n.Bridge = value
-			return nil
-		},
-	},
-	optionMTU: {
-		allowed: fmt.Sprintf("a number of bytes from %d to %d, or 0 for the kernel's default", minMTU, maxMTU),
-		set: func(n *desired.Network, value string) error {
-			mtu, err := strconv.Atoi(value)
-			if err != nil || (mtu != 0 && (mtu < minMTU || mtu > maxMTU)) {
-				return errNotAllowed
-			}
-			n.MTU = mtu
-			return nil
-		},
-	},
-	optionICC:        boolOption(func(n *desired.Network, v bool) { n.ICC = v }),
-	optionMasquerade: boolOption(func(n *desired.Network, v bool) { n.Masquerade = v }),
-	optionHostBinding: {
-		allowed: "an IPv4 or IPv6 address",
-		set: func(n *desired.Network, value string) error {
-			a, err := netip.ParseAddr(value)
-			if err != nil || a.Zone() != "" || a.IsMulticast() {
-				return errNotAllowed
-			}
-			n.HostBinding = a.Unmap()
-			return nil
-		},
-	},
-	optionIfacePrefix: {
-		// Docker appends a number to the prefix.
-		allowed: fmt.Sprintf("1 to %d of the characters a-z A-Z 0-9 . _ -, not beginning with . or -", link.MaxName-2),
-		set: func(n *desired.Network, value string) error {
-			if !ifaceName.MatchString(value) || len(value) > link.MaxName-2 {
-				return errNotAllowed
-			}
-			n.IfacePrefix = value
-			return nil
-		},
-	},
-}
-
-var ifaceName = regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9._-]*$`)
-
-func boolOption(set func(*desired.Network, bool)) networkOption {
-	return networkOption{
-		allowed: "true or false",
-		set: func(n *desired.Network, value string) error {
-			v, err := strconv.ParseBool(value)
-			if err != nil {
-				return errNotAllowed
-			}
-			set(n, v)
-			return nil
-		},
-	}
+// networkChoices is what a request asks for beside the network itself.
+type networkChoices struct {
+	// overlap lets the network have a subnet that the host has a route to.
+	overlap bool
+	// ipv4, ipv6 are what options say of the families; nil where none does.
+	ipv4, ipv6 *bool
 }
 
 // parseNetwork is the network that a request asks for.
-func parseNetwork(req createNetworkRequest) (desired.Network, error) {
+func (d defaults) parseNetwork(req createNetworkRequest) (desired.Network, networkChoices, error) {
+	var c networkChoices
 	n := desired.Network{
 		ID: req.NetworkID, Bridge: desired.BridgeName(req.NetworkID), ICC: true, Masquerade: true, IfacePrefix: "eth",
+		AntiSpoof: desired.SpoofNeighbours,
+	}
+	if d.closed {
+		n.Allow = desired.Allow{desired.AllPorts: desired.Sources{Limited: true}}
 	}
 	var err error
 	if n.Internal, err = req.Options.flag(optionInternal, false); err != nil {
-		return n, err
+		return n, c, err
 	}
-	if n.IPv4, err = parseSubnet(req.IPv4Data, optionEnableIPv4, "IPv4"); err != nil {
-		return n, err
+	if n.IPv4, err = parseSubnet(req.IPv4Data, "IPv4", auxRouter4); err != nil {
+		return n, c, err
 	}
-	if n.IPv6, err = parseSubnet(req.IPv6Data, optionEnableIPv6, "IPv6"); err != nil {
-		return n, err
+	if n.IPv6, err = parseSubnet(req.IPv6Data, "IPv6", auxRouter6); err != nil {
+		return n, c, err
 	}
+	if err := parseGeneric(&n, &c, req.Options[optionGeneric]); err != nil {
+		return n, c, err
+	}
+	return n, c, checkOptions(&n, c)
+}
+
+// defaults are what the administrator chose for all networks.
+type defaults struct {
+	// closed publishes ports to nobody who is not named.
+	closed bool
+}
+
+// checkOptions refuses options that contradict each other, or the network.
+func checkOptions(n *desired.Network, c networkChoices) error {
 	if !n.IPv4.IsValid() && !n.IPv6.IsValid() {
-		return n, errors.New("the network has no subnet: IPv4 or IPv6 must be enabled")
+		return errors.New("the network has no subnet: IPv4 or IPv6 must be enabled")
 	}
-	if err := parseGeneric(&n, req.Options[optionGeneric]); err != nil {
-		return n, err
+	for _, f := range []struct {
+		option string
+		want   *bool
+		have   bool
+		flag   string
+	}{{optionEnableIPv4, c.ipv4, n.IPv4.IsValid(), "--ipv4"}, {optionEnableIPv6, c.ipv6, n.IPv6.IsValid(), "--ipv6"}} {
+		if f.want != nil && *f.want != f.have {
+			return fmt.Errorf("option %s: %q is not what this Docker engine made of the network: allowed is the flag %s",
+				f.option, strconv.FormatBool(*f.want), f.flag)
+		}
 	}
 	if n.IPv6.IsValid() && n.MTU != 0 && n.MTU < minMTUIPv6 {
-		return n, fmt.Errorf("option %s: %d is too small for IPv6: allowed is %d to %d", optionMTU, n.MTU, minMTUIPv6, maxMTU)
+		return fmt.Errorf("option %s: %d is too small for IPv6: allowed is %d to %d", optionMTU, n.MTU, minMTUIPv6, maxMTU)
 	}
-	return n, nil
+	for _, f := range []struct {
+		option string
+		subnet *desired.Subnet
+		aux    string
+	}{{optionGatewayMode4, &n.IPv4, auxRouter4}, {optionGatewayMode6, &n.IPv6, auxRouter6}} {
+		s := f.subnet
+		if s.Mode == desired.ModeIsolated {
+			if !n.Internal {
+				return fmt.Errorf("option %s: %q is not allowed: only an internal network (--internal) can have it", f.option, s.Mode)
+			}
+			s.Gateway = netip.Addr{}
+		}
+		if n.Internal && s.Router.IsValid() {
+			return fmt.Errorf("auxiliary address %s=%s is not allowed: an internal network has no default route", f.aux, s.Router)
+		}
+		if s.Mode == desired.ModeUnprotected && len(n.Allow) > 0 {
+			return fmt.Errorf("option %s: %q is not allowed together with %s or %s: it opens every port to everybody",
+				f.option, s.Mode, optionAllow, optionPublish)
+		}
+	}
+	if n.Internal && n.InhibitIPv4 {
+		n.IPv4.Gateway = netip.Addr{}
+	}
+	return nil
 }
 
 // flag reads a boolean of libnetwork's, which sends it as a bool or as text.
@@ -161,7 +140,7 @@ func (o networkOptions) flag(key string, absent bool) (bool, error) {
 	return false, fmt.Errorf("option %s: %s is not allowed: true or false is", key, raw)
 }
 
-func parseSubnet(data []ipamData, enable, family string) (desired.Subnet, error) {
+func parseSubnet(data []ipamData, family, aux string) (desired.Subnet, error) {
 	if len(data) == 0 {
 		return desired.Subnet{}, nil
 	}
@@ -173,21 +152,37 @@ func parseSubnet(data []ipamData, enable, family string) (desired.Subnet, error)
 		return desired.Subnet{}, fmt.Errorf("%s subnet %q is not a subnet of that family", family, data[0].Pool)
 	}
 	s := desired.Subnet{Prefix: pool.Masked()}
-	if pool.Bits() == 0 {
+	switch {
+	case pool.Bits() == 0:
 		return s, fmt.Errorf("%s subnet %s: an address pool is needed, as Docker's default IPAM driver gives one", family, pool)
+	case pool.Addr().IsMulticast():
+		return s, fmt.Errorf("%s subnet %s is not allowed: a subnet of unicast addresses is", family, pool)
+	case linkLocal6.Overlaps(pool):
+		return s, fmt.Errorf("%s subnet %s is not allowed: it clashes with the link-local addresses %s that every interface has", family, pool, linkLocal6)
 	}
-	if data[0].Gateway == "" {
-		return s, nil
+	if s.Gateway, err = inSubnet(s, family, "gateway", data[0].Gateway); err != nil {
+		return s, err
 	}
-	gw, err := netip.ParsePrefix(data[0].Gateway)
-	if err != nil || !s.Prefix.Contains(gw.Addr()) {
-		return s, fmt.Errorf("%s gateway %q is not an address of subnet %s", family, data[0].Gateway, s.Prefix)
-	}
-	s.Gateway = gw.Addr()
-	return s, nil
+	s.Router, err = inSubnet(s, family, "auxiliary address "+aux+"=", data[0].AuxAddresses[aux])
+	return s, err
 }
 
-func parseGeneric(n *desired.Network, raw json.RawMessage) error {
+var linkLocal6 = netip.MustParsePrefix("fe80::/64")
+
+// inSubnet reads an address, given with the length of its subnet; zero where
+// there is none.
+func inSubnet(s desired.Subnet, family, what, text string) (netip.Addr, error) {
+	if text == "" {
+		return netip.Addr{}, nil
+	}
+	p, err := netip.ParsePrefix(text)
+	if err != nil || !s.Prefix.Contains(p.Addr()) {
+		return netip.Addr{}, fmt.Errorf("%s %s %q is not an address of subnet %s", family, what, text, s.Prefix)
+	}
+	return p.Addr(), nil
+}
+
+func parseGeneric(n *desired.Network, c *networkChoices, raw json.RawMessage) error {
 	if len(raw) == 0 || string(raw) == "null" {
 		return nil
 	}
@@ -196,21 +191,48 @@ func parseGeneric(n *desired.Network, raw json.RawMessage) error {
 		return fmt.Errorf("option %s: a table of options is needed: %w", optionGeneric, err)
 	}
 	for _, key := range slices.Sorted(maps.Keys(options)) {
-		if err := parseOption(n, key, fmt.Sprint(options[key])); err != nil {
+		if err := parseOption(networkOptionTable, &networkTarget{n, c}, key, fmt.Sprint(options[key])); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func parseOption(n *desired.Network, key, value string) error {
-	option, ok := networkOptionTable[key]
+// parseOption reads one option of the user's by a table of those that there are.
+func parseOption[T any](table map[string]option[T], into T, key, value string) error {
+	o, ok := table[key]
+	if head, port, found := strings.Cut(key, optionAllow+"."); !ok && found && head == "" {
+		if o, ok = table[optionAllowPort]; ok && !portName.MatchString(port) {
+			return fmt.Errorf("option %s: %q is not a port: allowed is %s.PORT or %s.PORT/PROTOCOL", key, port, optionAllow, optionAllow)
+		}
+	}
 	if !ok {
 		return fmt.Errorf("option %s=%s: nftnet has no such option: allowed are %s",
-			key, value, strings.Join(slices.Sorted(maps.Keys(networkOptionTable)), ", "))
+			key, value, strings.Join(slices.Sorted(maps.Keys(table)), ", "))
 	}
-	if err := option.set(n, value); err != nil {
-		return fmt.Errorf("option %s: %q is %w: allowed is %s", key, value, err, option.allowed)
+	if o.refused != "" {
+		return fmt.Errorf("option %s=%s is not allowed: %s", key, value, o.refused)
+	}
+	if err := o.set(into, key, value); err != nil {
+		return fmt.Errorf("option %s: %q is %w: allowed is %s", key, value, err, o.allowed)
+	}
+	return nil
+}
+
+// parseEndpointOptions reads the options of one container on one network.
+// Those of Docker's own that are not for the driver are passed over.
+func parseEndpointOptions(e *desired.Endpoint, options map[string]json.RawMessage) error {
+	for _, key := range slices.Sorted(maps.Keys(options)) {
+		if _, ours := endpointOptionTable[key]; !ours && !strings.HasPrefix(key, optionPrefix) {
+			continue
+		}
+		var value any
+		if err := json.Unmarshal(options[key], &value); err != nil {
+			return fmt.Errorf("option %s: %w", key, err)
+		}
+		if err := parseOption(endpointOptionTable, e, key, fmt.Sprint(value)); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -2,6 +2,10 @@ package plugin
 
 import (
 	"encoding/json"
+	"net/netip"
+	"reflect"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -24,6 +28,9 @@ func request(t testing.TB, options map[string]string) createNetworkRequest {
 	}
 }
 
+// parse reads a request where the administrator chose nothing.
+var parse = defaults{}.parseNetwork
+
 func TestNetworkOptions(t *testing.T) {
 	for option, want := range map[string]func(desired.Network) bool{
 		optionBridgeName + "=br0":         func(n desired.Network) bool { return n.Bridge == "br0" },
@@ -36,9 +43,38 @@ func TestNetworkOptions(t *testing.T) {
 		optionICC + "=true":               func(n desired.Network) bool { return n.ICC && n.Masquerade && n.IfacePrefix == "eth" },
 		optionHostBinding + "=fd00::1":    func(n desired.Network) bool { return n.HostBinding.Is6() },
 		optionBridgeName + "=my_bridge.1": func(n desired.Network) bool { return n.Bridge == "my_bridge.1" },
+
+		optionGatewayMode4 + "=routed":          func(n desired.Network) bool { return n.IPv4.Mode == desired.ModeRouted },
+		optionGatewayMode4 + "=nat":             func(n desired.Network) bool { return n.IPv4.Mode == desired.ModeNAT },
+		optionGatewayMode4 + "=nat-unprotected": func(n desired.Network) bool { return n.IPv4.Mode == desired.ModeUnprotected },
+		optionGatewayMode6 + "=routed":          func(n desired.Network) bool { return n.IPv6.Mode == desired.ModeRouted && n.IPv4.NAT() },
+		optionHostIPv4 + "=192.0.2.7":           func(n desired.Network) bool { return n.IPv4.SNAT.String() == "192.0.2.7" },
+		optionHostIPv6 + "=2001:db8::7":         func(n desired.Network) bool { return n.IPv6.SNAT.String() == "2001:db8::7" },
+		optionInhibitIPv4 + "=true":             func(n desired.Network) bool { return n.InhibitIPv4 },
+		optionTrusted + "=eth0:wg-0":            func(n desired.Network) bool { return slices.Equal(n.Trusted, []string{"eth0", "wg-0"}) },
+		optionDefault + "=false":                func(n desired.Network) bool { return n.ICC },
+		optionEnableIPv4 + "=true":              func(n desired.Network) bool { return n.IPv4.IsValid() },
+		optionEnableIPv6 + "=false":             func(n desired.Network) bool { return !n.IPv6.IsValid() },
+		optionAdvertiseCount + "=3":             func(n desired.Network) bool { return n.ICC },
+		optionAntiSpoof + "=strict":             func(n desired.Network) bool { return n.AntiSpoof == desired.SpoofNothing },
+		optionAntiSpoof + "=off":                func(n desired.Network) bool { return n.AntiSpoof == desired.SpoofUnchecked },
+		optionRefuse + "=reject":                func(n desired.Network) bool { return n.Reject && n.AntiSpoof == desired.SpoofNeighbours },
+		optionClampMSS + "=true":                func(n desired.Network) bool { return n.ClampMSS },
+		optionFreeBind + "=true":                func(n desired.Network) bool { return n.FreeBind },
+		optionPublish + "=closed":               func(n desired.Network) bool { return !allows(n, 80, "192.0.2.1") },
+		optionPublish + "=open":                 func(n desired.Network) bool { return allows(n, 80, "192.0.2.1") },
+		optionAllow + "=any":                    func(n desired.Network) bool { return allows(n, 80, "192.0.2.1") },
+		optionAllow + "=none":                   func(n desired.Network) bool { return !allows(n, 80, "192.0.2.1") },
+		optionAllow + "=192.0.2.0/24,10.0.0.1, 2001:db8::/32": func(n desired.Network) bool {
+			return allows(n, 80, "192.0.2.1") && allows(n, 81, "10.0.0.1") && !allows(n, 80, "10.0.0.2") && allows(n, 80, "2001:db8::5")
+		},
+		optionAllow + ".443/tcp=10.0.0.1": func(n desired.Network) bool {
+			return allows(n, 80, "192.0.2.1") && !allows(n, 443, "192.0.2.1") && allows(n, 443, "10.0.0.1")
+		},
+		optionAllow + ".443=none": func(n desired.Network) bool { return allows(n, 80, "192.0.2.1") && !allows(n, 443, "192.0.2.1") },
 	} {
 		key, value, _ := strings.Cut(option, "=")
-		n, err := parseNetwork(request(t, map[string]string{key: value}))
+		n, _, err := parse(request(t, map[string]string{key: value}))
 		if err != nil || !want(n) {
 			t.Errorf("%s: %+v, %v", option, n, err)
 		}
@@ -58,10 +94,36 @@ func TestNetworkOptionsRefused(t *testing.T) {
 		optionHostBinding + "=224.0.0.1":       {optionHostBinding, "224.0.0.1"},
 		optionHostBinding + "=fe80::1%eth0":    {optionHostBinding, "fe80::1%eth0"},
 		optionIfacePrefix + "=fourteen-chars":  {optionIfacePrefix, "fourteen-chars", "13"},
+		optionGatewayMode4 + "=bridge":         {optionGatewayMode4, `"bridge"`, "nat-unprotected, routed"},
+		optionGatewayMode6 + "=isolated":       {optionGatewayMode6, `"isolated"`, "--internal"},
+		optionHostIPv4 + "=2001:db8::7":        {optionHostIPv4, "2001:db8::7", "IPv4 address"},
+		optionHostIPv6 + "=192.0.2.7":          {optionHostIPv6, "192.0.2.7", "IPv6 address"},
+		optionHostIPv4 + "=0.0.0.0":            {optionHostIPv4, "0.0.0.0"},
+		optionTrusted + "=a b":                 {optionTrusted, `"a b"`, "colons"},
+		optionTrusted + "=eth0:":               {optionTrusted, `"eth0:"`},
+		optionTrusted + "=sixteen-letters-":    {optionTrusted, "sixteen-letters-"},
+		optionInhibitIPv4 + "=yes":             {optionInhibitIPv4, `"yes"`, "true or false"},
+		optionDefault + "=true":                {optionDefault, "docker0"},
+		optionEnableIPv4 + "=false":            {optionEnableIPv4, `"false"`, "--ipv4"},
+		optionEnableIPv6 + "=true":             {optionEnableIPv6, `"true"`, "--ipv6"},
+		optionAdvertiseCount + "=4":            {optionAdvertiseCount, `"4"`, "0 to 3"},
+		optionAdvertiseEvery + "=10":           {optionAdvertiseEvery, `"10"`, "100 to 2000"},
+		optionAntiSpoof + "=maybe":             {optionAntiSpoof, `"maybe"`, "strict"},
+		optionRefuse + "=accept":               {optionRefuse, `"accept"`, "drop, or reject"},
+		optionClampMSS + "=1400":               {optionClampMSS, `"1400"`, "true or false"},
+		optionPublish + "=half":                {optionPublish, `"half"`, "closed"},
+		optionAllow + "=":                      {optionAllow, `""`, "any, or none"},
+		optionAllow + "=192.0.2.0/33":          {optionAllow, "192.0.2.0/33"},
+		optionAllow + "=example.org":           {optionAllow, "example.org"},
+		optionAllow + "=any,10.0.0.1":          {optionAllow, "any,10.0.0.1"},
+		optionAllow + ".0=any":                 {optionAllow + ".0", `"0"`, "PORT"},
+		optionAllow + ".70000=any":             {optionAllow + ".70000"},
+		optionAllow + ".80/icmp=any":           {optionAllow + ".80/icmp", "PORT/PROTOCOL"},
+		"nftnet.alow=any":                      {"nftnet.alow=any", "no such option", optionAllow},
 		"com.docker.network.unknown=1":         {"com.docker.network.unknown=1", "no such option", optionMTU},
 	} {
 		key, value, _ := strings.Cut(option, "=")
-		_, err := parseNetwork(request(t, map[string]string{key: value}))
+		_, _, err := parse(request(t, map[string]string{key: value}))
 		if err == nil {
 			t.Errorf("%s is accepted", option)
 			continue
@@ -70,6 +132,110 @@ func TestNetworkOptionsRefused(t *testing.T) {
 			if !strings.Contains(err.Error(), w) {
 				t.Errorf("%s: error %q does not say %q", option, err, w)
 			}
+		}
+	}
+}
+
+func allows(n desired.Network, port uint16, from string) bool {
+	return n.Allow.For(6, port).Allows(netip.MustParseAddr(from))
+}
+
+// TestClosedByDefault: where the administrator closed publishing, a network
+// opens it again with a word.
+func TestClosedByDefault(t *testing.T) {
+	closed := defaults{closed: true}
+	for options, want := range map[string]bool{
+		"": false, optionPublish + "=open": true, optionPublish + "=closed": false, optionAllow + "=any": true,
+		optionAllow + "=192.0.2.1": true, optionAllow + "=192.0.2.2": false, optionAllow + ".80=any": true, optionAllow + ".81=any": false,
+	} {
+		o := map[string]string{}
+		if key, value, ok := strings.Cut(options, "="); ok {
+			o[key] = value
+		}
+		n, _, err := closed.parseNetwork(request(t, o))
+		if err != nil || allows(n, 80, "192.0.2.1") != want {
+			t.Errorf("%q: 192.0.2.1 reaches port 80: %v, want %v (%v)", options, allows(n, 80, "192.0.2.1"), want, err)
+		}
+	}
+}
+
+// TestContradictions are options that are right alone.
+func TestContradictions(t *testing.T) {
+	isolated := map[string]string{optionGatewayMode4: "isolated"}
+	for name, row := range map[string]struct {
+		options  map[string]string
+		internal bool
+		aux      map[string]string
+		word     string
+	}{
+		"isolated and not internal":  {options: isolated, word: "--internal"},
+		"isolated and internal":      {options: isolated, internal: true},
+		"a router and internal":      {internal: true, aux: map[string]string{auxRouter4: "10.1.0.9/24"}, word: "10.1.0.9"},
+		"a router":                   {aux: map[string]string{auxRouter4: "10.1.0.9/24"}},
+		"a router outside":           {aux: map[string]string{auxRouter4: "10.2.0.9/24"}, word: `"10.2.0.9/24"`},
+		"unprotected with a list":    {options: map[string]string{optionGatewayMode4: "nat-unprotected", optionAllow: "10.0.0.1"}, word: optionAllow},
+		"unprotected without a list": {options: map[string]string{optionGatewayMode4: "nat-unprotected"}},
+	} {
+		req := request(t, row.options)
+		req.IPv4Data[0].AuxAddresses = row.aux
+		req.Options[optionInternal] = json.RawMessage(strconv.FormatBool(row.internal))
+		n, _, err := parse(req)
+		if row.word == "" && err != nil || row.word != "" && (err == nil || !strings.Contains(err.Error(), row.word)) {
+			t.Errorf("%s: %v, want an error with %q", name, err, row.word)
+		}
+		if err == nil && n.IPv4.Mode == desired.ModeIsolated && n.IPv4.Gateway.IsValid() {
+			t.Errorf("%s: the bridge gets address %s", name, n.IPv4.Gateway)
+		}
+		if err == nil && row.aux != nil && n.IPv4.DefaultRoute() != netip.MustParseAddr("10.1.0.9") {
+			t.Errorf("%s: the default route goes to %s", name, n.IPv4.DefaultRoute())
+		}
+	}
+}
+
+func TestEndpointOptions(t *testing.T) {
+	for option, word := range map[string]string{
+		optionAllow + "=10.0.0.1":                                      "",
+		optionAllow + ".80/tcp=none":                                   "",
+		optionAntiSpoof + "=off":                                       "",
+		optionFreeBind + "=true":                                       "",
+		optionAddresses + "=10.1.0.9,::5":                              "",
+		"com.docker.network.endpoint.sysctls=net.ipv4.conf.IFNAME.x=1": "",
+		optionAddresses + "=10.1.0.0/24":                               "10.1.0.0/24",
+		optionIfname + "=lan0":                                         optionIfacePrefix,
+		"nftnet.bandwidth=1":                                           "no such option",
+		optionAllow + "=x":                                             `"x"`,
+	} {
+		key, value, _ := strings.Cut(option, "=")
+		text, err := json.Marshal(value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var e desired.Endpoint
+		err = parseEndpointOptions(&e, map[string]json.RawMessage{key: text})
+		if word == "" && err != nil || word != "" && (err == nil || !strings.Contains(err.Error(), word)) {
+			t.Errorf("%s: %v, want an error with %q", option, err, word)
+		}
+	}
+}
+
+// TestAllowLists: an endpoint's list of all ports replaces the network's, one
+// of a single port stands beside it.
+func TestAllowLists(t *testing.T) {
+	a, b := desired.Sources{Limited: true, Prefixes: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}, desired.Sources{Limited: true}
+	network := desired.Allow{desired.AllPorts: a, "443/tcp": b}
+	for _, row := range []struct {
+		name        string
+		endpoint    desired.Allow
+		at80, at443 desired.Sources
+	}{
+		{"nothing of its own", nil, a, b},
+		{"one port", desired.Allow{"80": b}, b, b},
+		{"all ports", desired.Allow{desired.AllPorts: b}, b, b},
+		{"open to everybody", desired.Allow{desired.AllPorts: desired.Anyone}, desired.Anyone, desired.Anyone},
+	} {
+		got := row.endpoint.Over(network)
+		if !reflect.DeepEqual(got.For(6, 80), row.at80) || !reflect.DeepEqual(got.For(6, 443), row.at443) {
+			t.Errorf("%s: 80 for %v, 443 for %v", row.name, got.For(6, 80), got.For(6, 443))
 		}
 	}
 }
@@ -90,7 +256,7 @@ func TestSubnetsRefused(t *testing.T) {
 		"wrong IPv6 family":   {nil, []ipamData{v4}, `"10.1.0.0/24"`},
 		"IPv4-mapped as IPv6": {nil, []ipamData{{Pool: "::ffff:10.1.0.0/120", Gateway: "10.1.0.1/24"}}, "gateway"},
 	} {
-		_, err := parseNetwork(createNetworkRequest{NetworkID: testID, IPv4Data: row.v4, IPv6Data: row.v6})
+		_, _, err := parse(createNetworkRequest{NetworkID: testID, IPv4Data: row.v4, IPv6Data: row.v6})
 		if err == nil || !strings.Contains(err.Error(), row.word) {
 			t.Errorf("%s: %v, want an error with %q", name, err, row.word)
 		}
@@ -102,7 +268,7 @@ func TestSubnetsRefused(t *testing.T) {
 func TestSmallMTUWithIPv6(t *testing.T) {
 	req := request(t, map[string]string{optionMTU: "1000"})
 	req.IPv6Data = []ipamData{{Pool: "fd00:1::/64", Gateway: "fd00:1::1/64"}}
-	if _, err := parseNetwork(req); err == nil || !strings.Contains(err.Error(), "1280") {
+	if _, _, err := parse(req); err == nil || !strings.Contains(err.Error(), "1280") {
 		t.Errorf("got %v, want an error that names 1280", err)
 	}
 }
@@ -134,7 +300,7 @@ func FuzzCreateNetwork(f *testing.F) {
 		if json.Unmarshal(body, &req) != nil || checkID("network", req.NetworkID) != nil {
 			return
 		}
-		n, err := parseNetwork(req)
+		n, _, err := parse(req)
 		if err != nil {
 			return
 		}

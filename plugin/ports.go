@@ -37,7 +37,10 @@ func parseBindings(list []portBinding, n desired.Network, hasIPv6 bool) ([]bindi
 		if r.last < r.first {
 			r.last = r.first
 		}
-		if b.Port == 0 {
+		switch {
+		case !desired.HasPorts(b.Proto):
+			return nil, fmt.Errorf("publish %s: %s is not allowed: tcp, udp and sctp are", b.text(), desired.ProtoName(b.Proto))
+		case b.Port == 0:
 			return nil, fmt.Errorf("publish %s: container port 0 is not a port: allowed is 1 to 65535", b.text())
 		}
 		var err error
@@ -46,6 +49,7 @@ func parseBindings(list []portBinding, n desired.Network, hasIPv6 bool) ([]bindi
 		}
 		out = append(out, r)
 	}
+	out = together(out)
 	slices.SortFunc(out, func(a, b bindingRequest) int {
 		if a.exact() != b.exact() {
 			if a.exact() {
@@ -57,6 +61,36 @@ func parseBindings(list []portBinding, n desired.Network, hasIPv6 bool) ([]bindi
 			cmp.Compare(a.first, b.first), slices.CompareFunc(a.hosts, b.hosts, netip.Addr.Compare))
 	})
 	return out, nil
+}
+
+// together unites requests that differ in their host address only: they get the
+// same host port, as Docker gives them.
+func together(list []bindingRequest) []bindingRequest {
+	type key struct {
+		proto                      uint8
+		containerPort, first, last uint16
+	}
+	at := map[key]int{}
+	var out []bindingRequest
+	for _, r := range list {
+		k := key{r.proto, r.containerPort, r.first, r.last}
+		i, seen := at[k]
+		// The same address twice asks for two ports.
+		if !seen || !r.exact() && slices.ContainsFunc(r.hosts, func(h netip.Addr) bool { return slices.Contains(out[i].hosts, h) }) {
+			at[k] = len(out)
+			out = append(out, r)
+			continue
+		}
+		for _, h := range r.hosts {
+			if !slices.Contains(out[i].hosts, h) {
+				out[i].hosts = append(out[i].hosts, h)
+			}
+		}
+	}
+	for i := range out {
+		slices.SortFunc(out[i].hosts, netip.Addr.Compare)
+	}
+	return out
 }
 
 func (b portBinding) text() string {
@@ -99,9 +133,14 @@ func containerAddr(host netip.Addr, e desired.Endpoint) (netip.Addr, bool) {
 
 // allocate holds a host port for every request and returns what was published.
 // On an error nothing is held.
-func (d *Driver) allocate(requests []bindingRequest, e desired.Endpoint, own bool) ([]desired.Port, error) {
+func (d *Driver) allocate(requests []bindingRequest, n desired.Network, e desired.Endpoint, own bool) ([]desired.Port, error) {
 	var out []desired.Port
 	for _, r := range requests {
+		direct := routed(&r, n, e)
+		out = append(out, direct...)
+		if len(r.hosts) == 0 {
+			continue
+		}
 		ports, err := d.allocateOne(r, e, own)
 		if err != nil {
 			d.release(out)
@@ -110,6 +149,24 @@ func (d *Driver) allocate(requests []bindingRequest, e desired.Endpoint, own boo
 		out = append(out, ports...)
 	}
 	return out, nil
+}
+
+// routed takes out of a request the families that the network routes: there the
+// container's own address is the published one, and a host port means nothing.
+func routed(r *bindingRequest, n desired.Network, e desired.Endpoint) []desired.Port {
+	var out []desired.Port
+	r.hosts = slices.DeleteFunc(slices.Clone(r.hosts), func(host netip.Addr) bool {
+		to, ok := containerAddr(host, e)
+		if !ok || to.Is4() != host.Is4() || n.Subnet(host).NAT() {
+			return false
+		}
+		p := desired.Port{Proto: r.proto, Container: netip.AddrPortFrom(to, r.containerPort)}
+		if !slices.Contains(out, p) {
+			out = append(out, p)
+		}
+		return true
+	})
+	return out
 }
 
 // allocateOne tries the ports of a request in turn, until one is free on all of
@@ -143,6 +200,7 @@ func (d *Driver) holdAll(r bindingRequest, number uint16, e desired.Endpoint, ow
 		}
 		p := desired.Port{
 			Proto: r.proto, Host: netip.AddrPortFrom(host, number), Container: netip.AddrPortFrom(to, r.containerPort),
+			FreeBind: e.FreeBind,
 		}
 		if err := d.hold(p); err != nil {
 			d.release(held)
@@ -186,13 +244,15 @@ func (d *Driver) hold(p desired.Port) error {
 
 // overlap says whether two published ports would answer the same packet.
 func overlap(a, b desired.Port) bool {
-	return a.Proto == b.Proto && a.Host.Port() == b.Host.Port() && a.Host.Addr().Is4() == b.Host.Addr().Is4() &&
+	return !a.Direct() && !b.Direct() && a.Proto == b.Proto && a.Host.Port() == b.Host.Port() && a.Host.Addr().Is4() == b.Host.Addr().Is4() &&
 		(a.Any() || b.Any() || a.Host.Addr() == b.Host.Addr())
 }
 
 func (d *Driver) release(ports []desired.Port) {
 	for _, p := range ports {
-		d.ports.Release(p)
+		if !p.Direct() {
+			d.ports.Release(p)
+		}
 	}
 }
 

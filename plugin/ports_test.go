@@ -160,7 +160,7 @@ func TestAllocationIsAllOrNothing(t *testing.T) {
 		{proto: 6, containerPort: 80, hosts: []netip.Addr{addr("127.0.0.1")}},
 		{proto: 6, containerPort: 81, hosts: []netip.Addr{addr("198.51.100.1")}, first: 80, last: 80},
 	}
-	_, err := d.allocate(requests, desired.Endpoint{IPv4: addr("10.1.0.2")}, false)
+	_, err := d.allocate(requests, desired.Network{}, desired.Endpoint{IPv4: addr("10.1.0.2")}, false)
 	var inUse *port.InUseError
 	if !errors.As(err, &inUse) || !port.IsMissingAddress(err) || !strings.Contains(err.Error(), "198.51.100.1:80/tcp") {
 		t.Errorf("got %v", err)

@@ -20,6 +20,13 @@ type Published struct {
 	// Served says that nftnet's own socket serves the port, because the kernel
 	// cannot translate it: the container sees the host's address.
 	Served bool `json:"served,omitempty"`
+	// Routed says that the container's own address is the published one: Host is
+	// empty.
+	Routed bool `json:"routed,omitempty"`
+	// Sources may reach the port; nil for everybody.
+	Sources []string `json:"sources,omitempty"`
+	// Closed says that nobody may but the host.
+	Closed bool `json:"closed,omitempty"`
 }
 
 // Published lists the ports that are published now, by port number.
@@ -43,8 +50,17 @@ func (d *Driver) Published() []Published {
 	out := make([]Published, len(rows))
 	for i, r := range rows {
 		out[i] = Published{
-			Host: r.port.Host.String(), Container: r.port.Container.String(), Proto: desired.ProtoName(r.port.Proto),
-			Network: r.endpoint.NetworkID, Endpoint: r.endpoint.ID, Served: !r.port.Translated(),
+			Container: r.port.Container.String(), Proto: desired.ProtoName(r.port.Proto),
+			Network: r.endpoint.NetworkID, Endpoint: r.endpoint.ID, Routed: r.port.Direct(),
+			Served: !r.port.Translated() && !r.port.Direct(),
+		}
+		if !r.port.Direct() {
+			out[i].Host = r.port.Host.String()
+		}
+		sources := r.endpoint.Allow.For(r.port.Proto, r.port.Container.Port())
+		out[i].Closed = sources.Limited && len(sources.Prefixes) == 0
+		for _, p := range sources.Prefixes {
+			out[i].Sources = append(out[i].Sources, p.String())
 		}
 	}
 	return out

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"syscall"
 
 	"nftnet/internal/desired"
@@ -12,17 +13,26 @@ import (
 	"nftnet/isolation"
 	"nftnet/nat"
 	"nftnet/plugin/link"
+	"nftnet/plugin/port"
 )
 
-// Ruleset is the table that a state asks for.
+// Ruleset is what a state asks for: the table of both IP families, and the one
+// of family bridge.
 func Ruleset(s desired.State) rs.Ruleset { return rs.Merge(nat.Ruleset(s), isolation.Ruleset(s)) }
+
+// rules is the ruleset of a state, as far as this kernel can have it.
+func (d *Driver) rules(s desired.State) rs.Ruleset {
+	r := Ruleset(s)
+	r.Tables = slices.DeleteFunc(r.Tables, func(t rs.Table) bool { return t.Family == rs.FamilyBridge && !d.bridgeFamily })
+	return r
+}
 
 // wholeRuleset is the table that the whole state asks for. It is kept until the
 // state changes: to make it for ten thousand ports takes longer than to apply
 // it. d.mu is held.
 func (d *Driver) wholeRuleset() rs.Ruleset {
 	if d.whole == nil {
-		w := Ruleset(d.state)
+		w := d.rules(d.state)
 		d.whole = &w
 	}
 	return *d.whole
@@ -112,7 +122,7 @@ func (d *Driver) removeLinks(before, after desired.State) error {
 	}
 	for id, n := range before.Networks {
 		if _, stays := after.Networks[id]; !stays {
-			errs = append(errs, link.DeleteBridge(n.Bridge))
+			errs = append(errs, link.DeleteBridge(n))
 		}
 	}
 	return errors.Join(errs...)
@@ -122,7 +132,7 @@ func (d *Driver) removeLinks(before, after desired.State) error {
 // Where the table is not what it should be, because somebody changed it, it is
 // made whole from the state instead.
 func (d *Driver) applyRules(before, after desired.State) error {
-	err := d.nft.Apply(rs.Diff(Ruleset(before), Ruleset(after)))
+	err := d.nft.Apply(rs.Diff(d.rules(before), d.rules(after)))
 	if errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.EEXIST) || errors.Is(err, syscall.EBUSY) {
 		d.log.Warn("table is not as it was left, making it whole", "table", desired.Table, "error", err)
 		_, err = d.reconcileRules()
@@ -134,28 +144,35 @@ func (d *Driver) applyRules(before, after desired.State) error {
 // settlePorts lets go of the sockets of ports that are published no more and
 // serves the new ones, and has flows forgotten that the change left astray.
 func (d *Driver) settlePorts(before, after desired.State) {
-	old, now := publishedBy(before), publishedBy(after)
+	old, now := hostPorts(before), hostPorts(after)
 	var leads []link.Lead
 	for p := range old {
-		if !now[p] {
+		if _, stays := now[p]; !stays {
 			d.ports.Release(p)
 			leads = append(leads, link.Lead{Port: p, Gone: true})
 		}
 	}
-	for p := range now {
-		if !old[p] {
-			d.ports.Serve(p)
+	for p, clients := range now {
+		if _, had := old[p]; !had {
+			d.ports.Serve(p, clients)
 			leads = append(leads, link.Lead{Port: p})
 		}
 	}
 	d.flows.forget(leads)
 }
 
-func publishedBy(s desired.State) map[desired.Port]bool {
-	out := map[desired.Port]bool{}
+// hostPorts are the ports of the host that are published, and whom their
+// sockets serve.
+func hostPorts(s desired.State) map[desired.Port]port.Clients {
+	out := map[desired.Port]port.Clients{}
 	for _, e := range s.Endpoints {
 		for _, p := range e.Published {
-			out[p] = true
+			if !p.Direct() {
+				out[p] = port.Clients{
+					Neighbours: nat.Relayed(s.Networks[e.NetworkID], p),
+					Sources:    e.Allow.For(p.Proto, p.Container.Port()),
+				}
+			}
 		}
 	}
 	return out
@@ -185,6 +202,9 @@ func (d *Driver) restore(context.Context) error {
 	}
 	for _, e := range d.state.SortedEndpoints() {
 		for _, p := range e.Published {
+			if p.Direct() {
+				continue
+			}
 			if err := d.ports.Hold(p); err != nil {
 				d.log.Error("a published port was taken while nftnet was not running", "endpoint", e.ID, "error", err)
 			}
@@ -207,18 +227,20 @@ func (d *Driver) forgetDead() error {
 	for _, e := range d.state.SortedEndpoints() {
 		alive := d.state.Networks[e.NetworkID].ID != ""
 		if alive && e.HostLink != "" {
-			exists, err := link.Exists(e.HostLink)
+			kind, err := link.Kind(e.HostLink)
 			if err != nil {
 				return err
 			}
-			alive = exists
+			alive = kind != ""
 		}
 		if alive {
 			continue
 		}
 		d.log.Info("forget endpoint whose container is gone", "endpoint", e.ID, "network", e.NetworkID)
 		for _, p := range e.Published {
-			d.flows.forget([]link.Lead{{Port: p, Gone: true}})
+			if !p.Direct() {
+				d.flows.forget([]link.Lead{{Port: p, Gone: true}})
+			}
 		}
 		part := desired.New()
 		part.Endpoints[e.ID] = e

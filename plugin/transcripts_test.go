@@ -129,14 +129,14 @@ func (r *rig) consistent(t *testing.T) {
 	d := r.driver
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	have, err := d.nft.Read(kernel.Filter{Family: rs.FamilyInet, Table: desired.Table})
+	have, err := d.nft.Read(kernel.Filter{Table: desired.Table})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if diff := rs.Diff(have, Ruleset(d.state)); len(diff) != 0 {
 		t.Errorf("the table is not what the state asks for:\n%s", diff)
 	}
-	published := publishedBy(d.state)
+	published := hostPorts(d.state)
 	if d.ports.Len() != len(published) {
 		t.Errorf("%d ports are held, %d are published", d.ports.Len(), len(published))
 	}

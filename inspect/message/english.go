@@ -391,6 +391,7 @@ var English = Catalogue{
 		"type.ipv6_addr":    "an IPv6 address",
 		"type.ether_addr":   "a MAC address",
 		"type.inet_proto":   "a protocol",
+		"type.nf_proto":     "an address family",
 		"type.inet_service": "a port",
 		"type.mark":         "a mark",
 		"type.verdict":      "a verdict",

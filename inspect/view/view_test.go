@@ -59,7 +59,7 @@ func hostNames() inspect.Names {
 	for id, name := range map[string]string{webID: "web", labID: "lab"} {
 		net := inspect.Network{ID: id, Name: name, Driver: "nftnet", Bridge: s.Networks[id].Bridge}
 		for _, sub := range s.Networks[id].Subnets() {
-			net.Subnets = append(net.Subnets, inspect.Subnet(sub))
+			net.Subnets = append(net.Subnets, inspect.Subnet{Prefix: sub.Prefix, Gateway: sub.Gateway})
 		}
 		n.Networks = append(n.Networks, net)
 	}
@@ -70,13 +70,13 @@ func hostNames() inspect.Names {
 // rule of the user's and a firewall of somebody else's.
 func hostModel(n inspect.Names) *inspect.Model {
 	rs := ruleset.Merge(nat.Ruleset(hostState()), isolation.Ruleset(hostState())).Sorted()
-	t := &rs.Tables[0]
+	t := rs.Table(ruleset.FamilyInet, "nftnet")
 	t.Handle = 3
 	for i := range t.Chains {
 		t.Chains[i].Handle = uint64(10 + i)
 	}
 	t.Set("publish4").Elements[0].Counter = &ruleset.Counter{Packets: 7, Bytes: 420}
-	t.Chain("DOCKER-ISOLATION-STAGE-2").Rules[1] = ruleset.NewRule(
+	t.Chain("DOCKER-ISOLATION-STAGE-2").Rules[4] = ruleset.NewRule(
 		ruleset.Counter{Packets: 1234, Bytes: 74040}, ruleset.Verdict{Kind: ruleset.Drop})
 	t.Chain("DOCKER-USER").Rules = []ruleset.Rule{{Handle: 99, Comment: "not from there", Parts: []ruleset.Part{
 		ruleset.InPrefix{Left: ruleset.IPSaddr, Prefix: netip.MustParsePrefix("192.0.2.0/24")}, ruleset.Verdict{Kind: ruleset.Drop},
@@ -186,7 +186,7 @@ func TestNFT(t *testing.T) {
 	if err := view.NFT(&one, m, view.Options{Table: "filter", Handles: true, HideCounters: true}); err != nil {
 		t.Fatal(err)
 	}
-	if want := m.Ruleset.Tables[1].Text(ruleset.Format{Handles: true, Stateless: true}); one.String() != want {
+	if want := m.Ruleset.Table(ruleset.FamilyIP, "filter").Text(ruleset.Format{Handles: true, Stateless: true}); one.String() != want {
 		t.Errorf("got %s\nwant %s", one.String(), want)
 	}
 }

@@ -33,6 +33,12 @@ type Network struct {
 	IPv6 Subnet `json:"ipv6"`
 	// Internal networks have no way out and none in.
 	Internal bool `json:"internal,omitempty"`
+	// Adopted says that the bridge is the user's: it was there before the network
+	// and stays when the network goes.
+	Adopted bool `json:"adopted,omitempty"`
+	// InhibitIPv4 leaves the bridge without an IPv4 address; containers are told
+	// of the gateway all the same.
+	InhibitIPv4 bool `json:"inhibit_ipv4,omitempty"`
 	// ICC lets the containers of the network reach each other.
 	ICC bool `json:"icc"`
 	// Masquerade translates the source of what leaves the network.
@@ -44,16 +50,86 @@ type Network struct {
 	HostBinding netip.Addr `json:"host_binding,omitzero"`
 	// IfacePrefix is how interface names begin inside containers.
 	IfacePrefix string `json:"iface_prefix"`
+	// Trusted are the host's interfaces whose neighbours may reach published
+	// container ports by the containers' own addresses.
+	Trusted []string `json:"trusted,omitempty"`
+	// Allow bounds who reaches the published ports; an endpoint may have its own.
+	Allow Allow `json:"allow,omitempty"`
+	// AntiSpoof keeps containers from using addresses that are not theirs.
+	AntiSpoof AntiSpoof `json:"antispoof,omitempty"`
+	// Reject answers what may not enter the network, instead of silence.
+	Reject bool `json:"reject,omitempty"`
+	// ClampMSS makes TCP connections through the network fit the path's MTU.
+	ClampMSS bool `json:"clamp_mss,omitempty"`
+	// FreeBind publishes ports on addresses that the host does not have yet.
+	FreeBind bool `json:"free_bind,omitempty"`
 }
 
 // Subnet is an address range of a network and the bridge's own address in it.
 type Subnet struct {
 	Prefix  netip.Prefix `json:"prefix,omitzero"`
 	Gateway netip.Addr   `json:"gateway,omitzero"`
+	// Router is where the containers' default route goes, if not to Gateway.
+	Router netip.Addr  `json:"router,omitzero"`
+	Mode   GatewayMode `json:"mode,omitempty"`
+	// Kept says that an adopted bridge had the gateway's address before, and
+	// keeps it.
+	Kept bool `json:"kept,omitempty"`
+	// SNAT is the source address of what leaves the network; zero for that of the
+	// interface it leaves by.
+	SNAT netip.Addr `json:"snat,omitzero"`
 }
 
 // IsValid says whether the network has this family.
 func (s Subnet) IsValid() bool { return s.Prefix.IsValid() }
+
+// DefaultRoute is where the containers' default route goes; zero for none.
+func (s Subnet) DefaultRoute() netip.Addr {
+	if s.Router.IsValid() {
+		return s.Router
+	}
+	return s.Gateway
+}
+
+// NAT says whether addresses of the subnet are hidden behind the host's.
+func (s Subnet) NAT() bool { return s.Mode == ModeNAT || s.Mode == ModeUnprotected }
+
+// GatewayMode is how the containers of a network and the world reach each
+// other in one family. The words are Docker's.
+type GatewayMode string
+
+// The gateway modes.
+const (
+	// ModeNAT publishes ports on the host's addresses and hides the containers'.
+	ModeNAT GatewayMode = ""
+	// ModeUnprotected does the same, and lets everybody who has a route to a
+	// container reach all of its ports.
+	ModeUnprotected GatewayMode = "nat-unprotected"
+	// ModeRouted translates nothing: who has a route reaches published ports.
+	ModeRouted GatewayMode = "routed"
+	// ModeIsolated leaves the bridge without an address.
+	ModeIsolated GatewayMode = "isolated"
+)
+
+// AntiSpoof is how much of a container's frames is checked.
+type AntiSpoof string
+
+// The levels of checking.
+const (
+	SpoofUnchecked AntiSpoof = ""
+	// SpoofNeighbours protects the addresses of the network's own subnets.
+	SpoofNeighbours AntiSpoof = "on"
+	// SpoofNothing lets a container use its own addresses alone.
+	SpoofNothing AntiSpoof = "strict"
+)
+
+// Subnet is the network's part in the family of an address.
+func (n Network) Subnet(a netip.Addr) Subnet {
+	if a.Is4() {
+		return n.IPv4
+	}
+	return n.IPv6
+}
 
 // Subnets lists the families that the network has, IPv4 first.
 func (n Network) Subnets() []Subnet {
@@ -85,6 +161,14 @@ type Endpoint struct {
 	HostLink string `json:"host_link,omitempty"`
 	// Published are the host ports that lead to the container, as allocated.
 	Published []Port `json:"published,omitempty"`
+	// Allow bounds who reaches the published ports.
+	Allow Allow `json:"allow,omitempty"`
+	// AntiSpoof is the network's, or what the user chose for this endpoint.
+	AntiSpoof AntiSpoof `json:"antispoof,omitempty"`
+	// Addresses are further ones that the container may use.
+	Addresses []netip.Addr `json:"addresses,omitempty"`
+	// FreeBind publishes ports on addresses that the host does not have yet.
+	FreeBind bool `json:"free_bind,omitempty"`
 }
 
 // Addrs lists the endpoint's addresses, IPv4 first.
@@ -103,26 +187,36 @@ type Port struct {
 	// Proto is the transport protocol's number.
 	Proto uint8 `json:"proto"`
 	// Host is the address and port on the host; the unspecified address stands
-	// for every address of its family.
-	Host netip.AddrPort `json:"host"`
+	// for every address of its family. It is zero where the container's own
+	// address is the published one.
+	Host netip.AddrPort `json:"host,omitzero"`
 	// Container is the container's address and port. Its family may differ from
 	// Host's: the kernel cannot translate between families, the port socket
 	// serves such a port.
 	Container netip.AddrPort `json:"container"`
+	// FreeBind publishes the port though the host may not have the address.
+	FreeBind bool `json:"free_bind,omitempty"`
 }
 
 // Translated says whether the kernel translates the port. It cannot translate
 // between families, and what comes to ::1 it could not send off the host.
 func (p Port) Translated() bool {
 	h, c := p.Host.Addr(), p.Container.Addr()
-	return h.Is4() == c.Is4() && h != netip.IPv6Loopback()
+	return h.IsValid() && h.Is4() == c.Is4() && h != netip.IPv6Loopback()
 }
+
+// Direct says whether the port is published by the container's own address,
+// without a port of the host.
+func (p Port) Direct() bool { return !p.Host.IsValid() }
 
 // Any says whether the port is published on every address of its family.
 func (p Port) Any() bool { return p.Host.Addr().IsUnspecified() }
 
 // protoNames are the protocols that ports are published for.
 var protoNames = map[uint8]string{6: "tcp", 17: "udp", 132: "sctp"}
+
+// HasPorts says whether ports of a protocol can be published.
+func HasPorts(proto uint8) bool { return protoNames[proto] != "" }
 
 // ProtoName is the protocol's name as Docker writes it.
 func ProtoName(proto uint8) string {
@@ -134,6 +228,9 @@ func ProtoName(proto uint8) string {
 
 // String writes the port as docker ps does: host->container/protocol.
 func (p Port) String() string {
+	if p.Direct() {
+		return fmt.Sprintf("%s/%s", p.Container, ProtoName(p.Proto))
+	}
 	return fmt.Sprintf("%s->%d/%s", p.Host, p.Container.Port(), ProtoName(p.Proto))
 }
 

@@ -137,7 +137,7 @@ func TestNothingIsSentThatCannotBeWritten(t *testing.T) {
 	base := rs.Chain{Name: "b", Base: &rs.Base{Type: "filter", Hook: "somewhere", Policy: rs.Accept}}
 	port, mark := rs.Port(1), rs.HostUint32(rs.TypeMark, 1)
 	for _, c := range []rs.Change{
-		change(rs.Opaque{Name: "quota"}), change(rs.Reject{}), change(rs.Verdict{Kind: "wait"}),
+		change(rs.Opaque{Name: "quota"}), change(rs.Reject{With: "a smile"}), change(rs.Verdict{Kind: "wait"}),
 		change(rs.Is(rs.THDport, mark)), change(rs.Is(rs.Meta{Key: "colour"}, mark)), change(rs.Is(rs.Fib{Result: "colour"}, mark)),
 		change(rs.Has(rs.Ct{Key: rs.CtState}, port)), change(rs.InRange{Left: rs.THDport, From: port, To: mark}),
 		change(rs.InPrefix{Left: rs.IPSaddr, Op: rs.Less, Prefix: netip.MustParsePrefix("10.0.0.0/8")}),

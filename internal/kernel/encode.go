@@ -317,12 +317,14 @@ func (e *ruleEncoder) require(x rs.Expr) {
 			e.check(expr.MetaKeyIIFTYPE, binary.NativeEndian.AppendUint16(nil, unix.ARPHRD_ETHER))
 			e.link = "ether"
 		}
-	case "ip", "ip6", "arp":
-		e.requireNetwork(p.Proto)
+	case "ip", "ip6":
+		e.requireNetwork(p.Proto, false)
+	case "arp":
+		e.requireNetwork("arp", true)
 	case "icmp":
-		e.requireNetwork("ip")
+		e.requireNetwork("ip", true)
 	case "icmpv6":
-		e.requireNetwork("ip6")
+		e.requireNetwork("ip6", true)
 	}
 	if want, ok := transportProtos[p.Proto]; ok && e.transport != p.Proto {
 		e.check(expr.MetaKeyL4PROTO, []byte{want})
@@ -331,14 +333,21 @@ func (e *ruleEncoder) require(x rs.Expr) {
 }
 
 // requireNetwork checks for a network protocol. Only a table of family inet has
-// the protocol family at hand; elsewhere it is the frame's protocol that tells.
-func (e *ruleEncoder) requireNetwork(proto string) {
+// the protocol family at hand; elsewhere it is the frame's protocol that tells,
+// which nft reads from the frame itself for some headers in a table of family
+// bridge.
+func (e *ruleEncoder) requireNetwork(proto string, frame bool) {
 	if e.network == proto {
 		return
 	}
 	e.network = proto
 	if e.family == rs.FamilyInet && proto != "arp" {
 		e.check(expr.MetaKeyNFPROTO, []byte{nfprotos[proto]})
+		return
+	}
+	if e.family == rs.FamilyBridge && frame {
+		e.emit(&expr.Payload{DestRegister: register(0), Base: expr.PayloadBaseLLHeader, Offset: uint32(rs.EtherType.Offset), Len: uint32(rs.EtherType.Length)},
+			&expr.Cmp{Op: expr.CmpOpEq, Register: register(0), Data: binary.BigEndian.AppendUint16(nil, uint16(etherProtos[proto]))})
 		return
 	}
 	e.check(expr.MetaKeyPROTOCOL, binary.BigEndian.AppendUint16(nil, uint16(etherProtos[proto])))
@@ -508,10 +517,34 @@ func (e *ruleEncoder) statement(s rs.Statement) error {
 		e.emit(r)
 	case rs.Notrack:
 		e.emit(&expr.Notrack{})
+	case rs.Reject:
+		r, ok := rejects[rejectKey{e.family == rs.FamilyInet || e.family == rs.FamilyBridge, s.With}]
+		if !ok {
+			return fmt.Errorf("cannot write %s", s)
+		}
+		if r.Type == unix.NFT_REJECT_TCP_RST && e.transport != "tcp" {
+			e.check(expr.MetaKeyL4PROTO, []byte{rs.ProtoTCP})
+			e.transport = "tcp"
+		}
+		e.emit(&r)
 	default:
 		return fmt.Errorf("cannot write %s", s)
 	}
 	return nil
+}
+
+// rejectKey is the answer of a rejection, in a table of both families or not.
+type rejectKey struct {
+	both bool
+	with string
+}
+
+// rejects are the answers that can be written (linux/netfilter/nf_tables.h,
+// enum nft_reject_types, nft_reject_inet_code).
+var rejects = map[rejectKey]expr.Reject{
+	{true, ""}:           {Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_PORT_UNREACH},
+	{true, "tcp reset"}:  {Type: unix.NFT_REJECT_TCP_RST},
+	{false, "tcp reset"}: {Type: unix.NFT_REJECT_TCP_RST},
 }
 
 // natBits are the flags of a translation.

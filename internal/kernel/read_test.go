@@ -125,8 +125,8 @@ var rulesToRead = []chainRows{
 	}},
 	{ruleset.FamilyBridge, "type filter hook forward priority 0", []ruleRow{
 		{rule: `ip saddr 203.0.113.7`}, {rule: `ip6 saddr 2001:db8::7 tcp dport 22`}, {rule: `ether saddr 02:00:5e:10:00:01`},
-		{rule: `ether type ip6`}, {rule: `ether type ip ip saddr 203.0.113.7`, twoWays: true}, {rule: `icmp type echo-request`, twoWays: true},
-		{rule: `arp operation request`, twoWays: true}, {rule: `arp saddr ip 203.0.113.7`, twoWays: true}, {rule: `iifname "port0" ether daddr != 02:00:5e:10:00:01 drop`},
+		{rule: `ether type ip6`}, {rule: `ether type ip ip saddr 203.0.113.7`, twoWays: true}, {rule: `icmp type echo-request`},
+		{rule: `arp operation request`}, {rule: `arp saddr ip 203.0.113.7`}, {rule: `iifname "port0" ether daddr != 02:00:5e:10:00:01 drop`},
 	}},
 	{ruleset.FamilyARP, "type filter hook input priority 0", []ruleRow{
 		{rule: `arp operation request`}, {rule: `arp saddr ip 203.0.113.7`}, {rule: `arp htype 1`}, {rule: `iifname "port0" drop`},

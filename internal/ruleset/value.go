@@ -267,7 +267,10 @@ func (v Value) raw() string {
 	if n, ok := v.Uint(); ok {
 		return "0x" + strconv.FormatUint(n, 16)
 	}
-	return v.unknown()
+	if digits := strings.TrimLeft(hex.EncodeToString([]byte(v.Data)), "0"); digits != "" {
+		return "0x" + digits
+	}
+	return "0x0"
 }
 
 // unknown shows bytes that are no value of v's type.

@@ -37,16 +37,20 @@ func ContainerName(endpointID string) string {
 	return containerPrefix + endpointID[:min(len(endpointID), idDigits)]
 }
 
-// Exists says whether the host has an interface of this name.
-func Exists(name string) (bool, error) {
-	_, err := netlink.LinkByName(name)
+// KindBridge is the kind of interface that a network can have.
+const KindBridge = "bridge"
+
+// Kind is what an interface of the host is, as ip link calls it; empty where
+// the host has none of this name.
+func Kind(name string) (string, error) {
+	l, err := netlink.LinkByName(name)
 	if isMissing(err) {
-		return false, nil
+		return "", nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("look for interface %s: %w", name, err)
+		return "", fmt.Errorf("look for interface %s: %w", name, err)
 	}
-	return true, nil
+	return l.Type(), nil
 }
 
 func isMissing(err error) bool {
@@ -86,7 +90,7 @@ func bridge(n desired.Network) (netlink.Link, error) {
 	if err != nil {
 		return nil, err
 	}
-	if l.Type() != "bridge" {
+	if l.Type() != KindBridge {
 		return nil, fmt.Errorf("an interface of this name exists and is a %s, not a bridge", l.Type())
 	}
 	if n.MTU != 0 && l.Attrs().MTU != n.MTU {
@@ -107,7 +111,12 @@ func bridgeParameters(n desired.Network) error {
 	if !n.IPv6.IsValid() {
 		return nil
 	}
-	if err := setSysctl("ipv6/conf/"+n.Bridge+"/disable_ipv6", "0"); err != nil {
+	disabled := "0"
+	if n.IPv6.Mode == desired.ModeIsolated {
+		// The kernel would give the bridge a link-local address.
+		disabled = "1"
+	}
+	if err := setSysctl("ipv6/conf/"+n.Bridge+"/disable_ipv6", disabled); err != nil {
 		return err
 	}
 	return setSysctl("ipv6/conf/"+n.Bridge+"/accept_ra", "0")
@@ -145,13 +154,9 @@ func setSysctl(name, value string) error {
 
 func addresses(br netlink.Link, n desired.Network) error {
 	for _, s := range n.Subnets() {
-		if !s.Gateway.IsValid() {
+		a, ok := bridgeAddr(n, s)
+		if !ok {
 			continue
-		}
-		a := &netlink.Addr{IPNet: ipNet(netip.PrefixFrom(s.Gateway, s.Prefix.Bits()))}
-		if s.Gateway.Is6() {
-			// A container must be able to use its gateway at once.
-			a.Flags = unix.IFA_F_NODAD
 		}
 		if err := netlink.AddrAdd(br, a); err != nil && !errors.Is(err, unix.EEXIST) {
 			return fmt.Errorf("add address %s: %w", a.IPNet, err)
@@ -160,12 +165,31 @@ func addresses(br netlink.Link, n desired.Network) error {
 	return nil
 }
 
+// bridgeAddr is the bridge's own address in a subnet, where it has one.
+func bridgeAddr(n desired.Network, s desired.Subnet) (*netlink.Addr, bool) {
+	if !s.Gateway.IsValid() || s.Gateway.Is4() && n.InhibitIPv4 {
+		return nil, false
+	}
+	a := &netlink.Addr{IPNet: ipNet(netip.PrefixFrom(s.Gateway, s.Prefix.Bits()))}
+	if s.Gateway.Is6() {
+		// A container must be able to use its gateway at once.
+		a.Flags = unix.IFA_F_NODAD
+	}
+	return a, true
+}
+
 func ipNet(p netip.Prefix) *net.IPNet {
 	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }
 
-// DeleteBridge removes a bridge; a missing one is no error.
-func DeleteBridge(name string) error { return deleteLink(name, "bridge") }
+// DeleteBridge removes the bridge of a network; a missing one is no error. An
+// adopted bridge stays, without what the network gave it.
+func DeleteBridge(n desired.Network) error {
+	if n.Adopted {
+		return leaveBridge(n)
+	}
+	return deleteLink(n.Bridge, KindBridge)
+}
 
 // deleteLink removes an interface of a kind: what has the name and is of
 // another kind is not ours.

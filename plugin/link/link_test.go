@@ -42,7 +42,7 @@ func makeBridge(t *testing.T, n desired.Network) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := DeleteBridge(n.Bridge); err != nil {
+		if err := DeleteBridge(n); err != nil {
 			t.Error(err)
 		}
 	})
@@ -85,11 +85,11 @@ func TestBridgeNameOfAnotherInterface(t *testing.T) {
 	if err := EnsureBridge(network()); err == nil || !strings.Contains(err.Error(), "is a veth, not a bridge") {
 		t.Error(err)
 	}
-	if err := DeleteBridge("nft-test"); err != nil {
+	if err := DeleteBridge(network()); err != nil {
 		t.Error(err)
 	}
-	if exists, err := Exists("nft-test"); !exists || err != nil {
-		t.Errorf("somebody else's interface was deleted: %v, %v", exists, err)
+	if kind, err := Kind("nft-test"); kind != "veth" || err != nil {
+		t.Errorf("somebody else's interface is a %q now, %v", kind, err)
 	}
 }
 
@@ -118,8 +118,8 @@ func TestAttach(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if exists, err := Exists(HostName(e.ID)); exists || err != nil {
-		t.Errorf("after Detach: exists %v, %v", exists, err)
+	if kind, err := Kind(HostName(e.ID)); kind != "" || err != nil {
+		t.Errorf("after Detach: %q, %v", kind, err)
 	}
 }
 
@@ -140,7 +140,7 @@ func TestAttachWithoutBridge(t *testing.T) {
 	if err := Attach(network(), endpoint()); err == nil || !strings.Contains(err.Error(), "nft-test") {
 		t.Error(err)
 	}
-	if exists, _ := Exists(HostName(endpoint().ID)); exists {
+	if kind, _ := Kind(HostName(endpoint().ID)); kind != "" {
 		t.Error("a link is left")
 	}
 }

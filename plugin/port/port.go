@@ -65,8 +65,8 @@ type holding struct {
 // socket is a bound socket of one protocol.
 type socket interface {
 	io.Closer
-	// serve begins to serve the clients that the kernel cannot translate.
-	serve(to netip.AddrPort)
+	// serve begins to serve clients.
+	serve(to netip.AddrPort, clients Clients)
 }
 
 // NewHolder is a Holder that holds nothing yet.
@@ -94,12 +94,29 @@ func (h *Holder) Hold(p desired.Port) error {
 	return nil
 }
 
-// Serve begins to serve a held port, as far as the kernel cannot translate it.
-func (h *Holder) Serve(p desired.Port) {
+// Clients are those that a port's socket serves.
+type Clients struct {
+	// Neighbours says that the rules leave clients to the socket whom the kernel
+	// could translate.
+	Neighbours bool
+	// Sources bounds who is served.
+	Sources desired.Sources
+}
+
+// allows says whether a client is served that asked an address of the host. The
+// host itself always is: it asks by the address that it asks for.
+func (c Clients) allows(client, asked netip.Addr) bool {
+	client, asked = client.Unmap(), asked.Unmap()
+	return c.Sources.Allows(client) || client.IsLoopback() || client.WithZone("") == asked.WithZone("")
+}
+
+// Serve begins to serve a held port, as far as the kernel cannot translate it
+// or the rules leave clients to it.
+func (h *Holder) Serve(p desired.Port, clients Clients) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if have, ok := h.held[p.Key()]; ok && served(p) {
-		have.socket.serve(p.Container)
+	if have, ok := h.held[p.Key()]; ok && (clients.Neighbours || served(p)) {
+		have.socket.serve(p.Container, clients)
 	}
 }
 
@@ -247,7 +264,24 @@ func (l *life) begin(c syscall.Conn, run func()) {
 	l.done.Go(run)
 }
 
-var listenConfig = net.ListenConfig{Control: silence}
+// listenConfig is how the sockets of a port are made.
+func listenConfig(p desired.Port) *net.ListenConfig {
+	return &net.ListenConfig{Control: func(network, address string, c syscall.RawConn) error {
+		if err := silence(network, address, c); err != nil || !p.FreeBind {
+			return err
+		}
+		return control(c, func(fd int) error { return freeBind(fd, p.Host.Addr()) })
+	}}
+}
+
+// freeBind lets a socket have an address that the host does not have yet
+// (ip(7), IP_FREEBIND; ipv6(7) has it since Linux 4.15).
+func freeBind(fd int, a netip.Addr) error {
+	if a.Is4() {
+		return unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_FREEBIND, 1)
+	}
+	return unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_FREEBIND, 1)
+}
 
 // sctpSocket holds an SCTP port. The kernel may translate SCTP without having
 // sockets for it: then nobody can take the port, and fd is -1.
@@ -270,6 +304,9 @@ func bindSCTP(p desired.Port) (socket, error) {
 		sa = &unix.SockaddrInet6{Port: int(p.Host.Port()), Addr: p.Host.Addr().As16()}
 		err = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1)
 	}
+	if err == nil && p.FreeBind {
+		err = freeBind(fd, p.Host.Addr())
+	}
 	if err == nil {
 		err = unix.Bind(fd, sa)
 	}
@@ -279,7 +316,7 @@ func bindSCTP(p desired.Port) (socket, error) {
 	return sctpSocket{fd}, nil
 }
 
-func (s sctpSocket) serve(netip.AddrPort) {}
+func (s sctpSocket) serve(netip.AddrPort, Clients) {}
 
 func (s sctpSocket) Close() error {
 	if s.fd < 0 {

@@ -158,7 +158,7 @@ func TestSilentUntilServed(t *testing.T) {
 	if !errors.As(err, &netErr) || !netErr.Timeout() {
 		t.Errorf("before it is served: %v, want a time-out", err)
 	}
-	h.Serve(p)
+	h.Serve(p, Clients{})
 	c := dial(t, "tcp6", "[::1]:8080")
 	if _, err := c.Write([]byte("hello")); err != nil {
 		t.Fatal(err)
@@ -177,7 +177,7 @@ func TestTranslatedPortStaysSilent(t *testing.T) {
 	if err := h.Hold(p); err != nil {
 		t.Fatal(err)
 	}
-	h.Serve(p)
+	h.Serve(p, Clients{})
 	if c, err := net.DialTimeout("tcp4", "127.0.0.1:8080", 300*time.Millisecond); err == nil {
 		_ = c.Close()
 		t.Error("a port that the kernel translates is served")
@@ -193,7 +193,7 @@ func TestHalfClose(t *testing.T) {
 	if err := h.Hold(p); err != nil {
 		t.Fatal(err)
 	}
-	h.Serve(p)
+	h.Serve(p, Clients{})
 	payload := make([]byte, 4<<20)
 	_, _ = rand.Read(payload)
 	c := dial(t, "tcp6", "[::1]:8080").(*net.TCPConn)
@@ -216,7 +216,7 @@ func TestContainerRefuses(t *testing.T) {
 	if err := h.Hold(p); err != nil {
 		t.Fatal(err)
 	}
-	h.Serve(p)
+	h.Serve(p, Clients{})
 	c, err := net.DialTimeout("tcp6", "[::1]:8080", 5*time.Second)
 	if err == nil {
 		defer c.Close()
@@ -235,7 +235,7 @@ func TestReleaseEndsConnections(t *testing.T) {
 	if err := h.Hold(p); err != nil {
 		t.Fatal(err)
 	}
-	h.Serve(p)
+	h.Serve(p, Clients{})
 	c := dial(t, "tcp6", "[::1]:8080")
 	if _, err := c.Write([]byte("x")); err != nil {
 		t.Fatal(err)
@@ -280,7 +280,7 @@ func TestUDPClients(t *testing.T) {
 		if err := h.Hold(p); err != nil {
 			t.Fatal(err)
 		}
-		h.Serve(p)
+		h.Serve(p, Clients{})
 		var all sync.WaitGroup
 		for _, text := range []string{"a", "b", "c", strings.Repeat("x", 9000)} {
 			all.Go(func() {

@@ -24,7 +24,7 @@ type tcpSocket struct {
 }
 
 func listenTCP(p desired.Port, log *slog.Logger) (socket, error) {
-	l, err := listenConfig.Listen(background, network("tcp", p.Host.Addr()), p.Host.String())
+	l, err := listenConfig(p).Listen(background, network("tcp", p.Host.Addr()), p.Host.String())
 	if err != nil {
 		return nil, err
 	}
@@ -33,9 +33,11 @@ func listenTCP(p desired.Port, log *slog.Logger) (socket, error) {
 	}, nil
 }
 
-func (s *tcpSocket) serve(to netip.AddrPort) { s.begin(s.listener, func() { s.accept(to) }) }
+func (s *tcpSocket) serve(to netip.AddrPort, clients Clients) {
+	s.begin(s.listener, func() { s.accept(to, clients) })
+}
 
-func (s *tcpSocket) accept(to netip.AddrPort) {
+func (s *tcpSocket) accept(to netip.AddrPort, clients Clients) {
 	for {
 		client, err := s.listener.AcceptTCP()
 		if errors.Is(err, net.ErrClosed) {
@@ -47,8 +49,20 @@ func (s *tcpSocket) accept(to netip.AddrPort) {
 			time.Sleep(10 * time.Millisecond)
 			continue
 		}
+		if !clients.allows(addrOf(client.RemoteAddr()), addrOf(client.LocalAddr())) {
+			_ = client.SetLinger(0)
+			_ = client.Close()
+			continue
+		}
 		s.done.Go(func() { s.relay(client, to) })
 	}
+}
+
+func addrOf(a net.Addr) netip.Addr {
+	if t, ok := a.(*net.TCPAddr); ok {
+		return t.AddrPort().Addr()
+	}
+	return netip.Addr{}
 }
 
 // relay carries a client's connection to the container, each direction until

@@ -39,7 +39,7 @@ type udpClient struct {
 }
 
 func listenUDP(p desired.Port, log *slog.Logger) (socket, error) {
-	c, err := listenConfig.ListenPacket(background, network("udp", p.Host.Addr()), p.Host.String())
+	c, err := listenConfig(p).ListenPacket(background, network("udp", p.Host.Addr()), p.Host.String())
 	if err != nil {
 		return nil, err
 	}
@@ -59,9 +59,11 @@ func listenUDP(p desired.Port, log *slog.Logger) (socket, error) {
 	return &udpSocket{life: life{log: log.With("port", p.Key())}, conn: conn, clients: map[udpClient]*net.UDPConn{}}, nil
 }
 
-func (s *udpSocket) serve(to netip.AddrPort) { s.begin(s.conn, func() { s.receive(to) }) }
+func (s *udpSocket) serve(to netip.AddrPort, clients Clients) {
+	s.begin(s.conn, func() { s.receive(to, clients) })
+}
 
-func (s *udpSocket) receive(to netip.AddrPort) {
+func (s *udpSocket) receive(to netip.AddrPort, clients Clients) {
 	buf, oob := make([]byte, udpMax), make([]byte, unix.CmsgSpace(unix.SizeofInet6Pktinfo))
 	for {
 		n, oobn, _, from, err := s.conn.ReadMsgUDPAddrPort(buf, oob)
@@ -72,6 +74,9 @@ func (s *udpSocket) receive(to netip.AddrPort) {
 			// An ICMP error for an earlier answer: the port goes on.
 			continue
 		}
+		if !clients.allows(from.Addr(), askedAddr(oob[:oobn])) {
+			continue
+		}
 		container, err := s.client(udpClient{from, string(oob[:oobn])}, to)
 		if err != nil {
 			s.log.Debug("reach container", "address", to, "error", err)
@@ -80,6 +85,25 @@ func (s *udpSocket) receive(to netip.AddrPort) {
 		// A container that refuses a datagram is silent to its client, as UDP is.
 		_, _ = container.Write(buf[:n])
 	}
+}
+
+// askedAddr is the address of the host in a control message (struct in_pktinfo,
+// in6_pktinfo; linux/in.h, ipv6.h): the last 4 bytes of one, the first 16 of the
+// other.
+func askedAddr(oob []byte) netip.Addr {
+	list, err := unix.ParseSocketControlMessage(oob)
+	if err != nil || len(list) == 0 {
+		return netip.Addr{}
+	}
+	data := list[0].Data
+	switch len(data) {
+	case unix.SizeofInet4Pktinfo:
+		data = data[8:]
+	case unix.SizeofInet6Pktinfo:
+		data = data[:16]
+	}
+	a, _ := netip.AddrFromSlice(data)
+	return a
 }
 
 var errTooManyClients = errors.New("too many clients")

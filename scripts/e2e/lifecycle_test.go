@@ -128,7 +128,7 @@ func TestRefusedOptions(t *testing.T) {
 		{"com.docker.network.driver.mtu=abc", []string{"com.docker.network.driver.mtu", `"abc"`, "allowed is"}},
 		{"com.docker.network.driver.mtu=100000", []string{"com.docker.network.driver.mtu", `"100000"`, "65535"}},
 		{"com.docker.network.bridge.name=a-name-that-is-too-long", []string{"bridge.name", "a-name-that-is-too-long", "15"}},
-		{"com.docker.network.bridge.name=eth0", []string{"bridge.name", "eth0", "exists already"}},
+		{"com.docker.network.bridge.name=eth0", []string{"bridge.name", "eth0", "is a veth"}},
 		{"com.docker.network.bridge.enable_icc=maybe", []string{"enable_icc", `"maybe"`, "true or false"}},
 		{"com.docker.network.bridge.host_binding_ipv4=localhost", []string{"host_binding_ipv4", `"localhost"`, "IPv4 or IPv6 address"}},
 		{"nftnet.no-such=1", []string{"nftnet.no-such", "1", "allowed are", "com.docker.network.driver.mtu"}},

@@ -109,8 +109,8 @@ func TestA29ThousandPorts(t *testing.T) {
 	if n := len(w.published(t)); n != 2002 {
 		t.Errorf("%d ports are published, want 2002", n)
 	}
-	if g := w.generation(t) - generation; g != 2 {
-		t.Errorf("the ruleset changed in %d steps, want two: one for the container's address, one for all its ports", g)
+	if g := w.generation(t) - generation; g != 3 {
+		t.Errorf("the ruleset changed in %d steps, want three: for the container, its link, and all its ports", g)
 	}
 	if after := strings.Count(w.tableText(t), "\n\t\t"); after-rules > 12 {
 		t.Errorf("the table grew from %d to %d lines beside its elements", rules, after)

@@ -17,8 +17,9 @@ type Row struct {
 }
 
 const (
-	tcp = 6
-	udp = 17
+	tcp  = 6
+	udp  = 17
+	sctp = 132
 )
 
 // Rows lists the states.
@@ -48,6 +49,27 @@ func Rows() []Row {
 		{"one-port-published-often", state([]desired.Network{network(1)}, endpoint(1, 2, nil,
 			port(tcp, "0.0.0.0:8080", "10.0.1.2:80"), port(tcp, "0.0.0.0:8081", "10.0.1.2:80"),
 			port(tcp, "192.0.2.1:80", "10.0.1.2:80"), port(tcp, "192.0.2.2:80", "10.0.1.2:80")))},
+		{"routed", state([]desired.Network{network(1, mode(desired.ModeRouted))}, endpoint(1, 2, nil,
+			direct(tcp, "10.0.1.2:80"), direct(tcp, "[fd00:1::2]:80")))},
+		{"routed-ipv6", state([]desired.Network{network(1, routed6)}, endpoint(1, 2, nil,
+			port(tcp, "0.0.0.0:8080", "10.0.1.2:80"), direct(tcp, "[fd00:1::2]:80")))},
+		{"unprotected", state([]desired.Network{network(1, mode(desired.ModeUnprotected))}, endpoint(1, 2, nil,
+			port(tcp, "0.0.0.0:8080", "10.0.1.2:80")))},
+		{"isolated", state([]desired.Network{network(1, internal, mode(desired.ModeIsolated))}, endpoint(1, 2, nil))},
+		{"trusted", state([]desired.Network{network(1, trusted)}, endpoint(1, 2, nil, port(tcp, "0.0.0.0:8080", "10.0.1.2:80")))},
+		{"snat", state([]desired.Network{network(1, snat)}, endpoint(1, 2, nil))},
+		{"reject", state([]desired.Network{network(1, reject)}, endpoint(1, 2, nil))},
+		// 443 is the one port that somebody named reaches, 80 nobody.
+		{"allow", state([]desired.Network{network(1)}, endpoint(1, 2, allow,
+			port(tcp, "0.0.0.0:8080", "10.0.1.2:80"), port(tcp, "0.0.0.0:8443", "10.0.1.2:443"), port(tcp, "[::]:8443", "[fd00:1::2]:443")))},
+		{"icc-off-addresses", state([]desired.Network{network(1, iccOff)}, endpoint(1, 2, nil,
+			port(tcp, "0.0.0.0:8080", "10.0.1.2:80"), port(tcp, "[::]:8080", "[fd00:1::2]:80"),
+			port(udp, "192.0.2.1:53", "10.0.1.2:53"), port(tcp, "[2001:db8::1]:80", "[fd00:1::2]:80"),
+			// The socket could not carry it.
+			port(sctp, "0.0.0.0:9000", "10.0.1.2:9000")))},
+		{"antispoof", state([]desired.Network{network(1)}, endpoint(1, 2, guarded(desired.SpoofNeighbours)),
+			endpoint(1, 3, guarded(desired.SpoofNothing)))},
+		{"antispoof-ipv4", state([]desired.Network{network(1, noIPv6)}, endpoint(1, 2, guarded(desired.SpoofNeighbours)))},
 		{"user-named-bridge", state([]desired.Network{network(1, userBridge)}, endpoint(1, 2, nil))},
 	}
 }
@@ -58,12 +80,42 @@ func iccOff(n *desired.Network)        { n.ICC = false }
 func masqueradeOff(n *desired.Network) { n.Masquerade = false }
 func noIPv4(n *desired.Network)        { n.IPv4 = desired.Subnet{} }
 
+func noIPv6(n *desired.Network)  { n.IPv6 = desired.Subnet{} }
+func reject(n *desired.Network)  { n.Reject = true }
+func routed6(n *desired.Network) { n.IPv6.Mode = desired.ModeRouted }
+func trusted(n *desired.Network) { n.Trusted = []string{"lan0", "wg0"} }
+
+func mode(m desired.GatewayMode) func(*desired.Network) {
+	return func(n *desired.Network) { n.IPv4.Mode, n.IPv6.Mode = m, m }
+}
+
+func snat(n *desired.Network) {
+	n.IPv4.SNAT, n.IPv6.SNAT = netip.MustParseAddr("192.0.2.7"), netip.MustParseAddr("2001:db8::7")
+}
+
 // userBridge is as long as a name of an interface can be.
 func userBridge(n *desired.Network) { n.Bridge = "br-my_own.net15" }
 
 // The families of an endpoint.
 func ipv4Only(e *desired.Endpoint) { e.IPv6 = netip.Addr{} }
 func ipv6Only(e *desired.Endpoint) { e.IPv4 = netip.Addr{} }
+
+func allow(e *desired.Endpoint) {
+	e.Allow = desired.Allow{
+		desired.AllPorts: {Limited: true},
+		"443/tcp": {Limited: true, Prefixes: []netip.Prefix{
+			netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("198.51.100.7/32"), netip.MustParsePrefix("2001:db8::/32"),
+		}},
+	}
+}
+
+// guarded has an address of its own beside those of its network.
+func guarded(level desired.AntiSpoof) func(*desired.Endpoint) {
+	return func(e *desired.Endpoint) {
+		e.AntiSpoof, e.HostLink = level, "nfv"+e.ID[:12]
+		e.Addresses = []netip.Addr{netip.MustParseAddr("10.0.1.200")}
+	}
+}
 
 // network is the dual-stack network 10.0.x.0/24 and fd00:x::/64.
 func network(x byte, options ...func(*desired.Network)) desired.Network {
@@ -98,6 +150,11 @@ func endpoint(x, host byte, option func(*desired.Endpoint), published ...desired
 
 func port(proto uint8, host, container string) desired.Port {
 	return desired.Port{Proto: proto, Host: netip.MustParseAddrPort(host), Container: netip.MustParseAddrPort(container)}
+}
+
+// direct is published by the container's own address.
+func direct(proto uint8, container string) desired.Port {
+	return desired.Port{Proto: proto, Container: netip.MustParseAddrPort(container)}
 }
 
 func state(networks []desired.Network, endpoints ...desired.Endpoint) desired.State {
