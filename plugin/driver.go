@@ -16,6 +16,7 @@ import (
 	"net"
 	"net/netip"
 	"regexp"
+	"slices"
 	"sync"
 
 	"nftnet/internal/desired"
@@ -418,7 +419,7 @@ func (d *Driver) join(_ context.Context, req joinRequest) (joinResponse, error) 
 			return joinResponse{}, err
 		}
 	}
-	e.HostLink = link.HostName(e.ID)
+	e.HostLink, e.Sandbox = link.HostName(e.ID), req.SandboxKey
 	if err := d.change(n.ID, e.ID, func(s *desired.State) { s.Endpoints[e.ID] = e }); err != nil {
 		return joinResponse{}, err
 	}
@@ -488,6 +489,9 @@ func (d *Driver) publish(req connectivityRequest) error {
 	if err := d.unpublish(e); err != nil {
 		return err
 	}
+	if err := d.takeOver(e); err != nil {
+		return err
+	}
 	requests, err := parseBindings(req.Options.PortMap, n, port.HasIPv6())
 	if err != nil {
 		return err
@@ -497,6 +501,28 @@ func (d *Driver) publish(req connectivityRequest) error {
 		return err
 	}
 	return d.change(n.ID, e.ID, func(s *desired.State) { s.Endpoints[e.ID] = e })
+}
+
+// takeOver ends the ports that other endpoints of the same container publish for
+// the family that they lack and e has: Docker does not say that e is the
+// container's gateway of that family now. d.mu is held.
+func (d *Driver) takeOver(e desired.Endpoint) error {
+	for _, other := range d.state.SortedEndpoints() {
+		if other.ID == e.ID || e.Sandbox == "" || other.Sandbox != e.Sandbox {
+			continue
+		}
+		kept := slices.DeleteFunc(slices.Clone(other.Published), func(p desired.Port) bool {
+			return !p.Direct() && p.Host.Addr().Is6() && p.Container.Addr().Is4() && e.IPv6.IsValid()
+		})
+		if len(kept) == len(other.Published) {
+			continue
+		}
+		other.Published = kept
+		if err := d.change(other.NetworkID, other.ID, func(s *desired.State) { s.Endpoints[other.ID] = other }); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (d *Driver) revokeExternalConnectivity(_ context.Context, req endpointRequest) (empty, error) {

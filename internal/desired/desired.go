@@ -159,6 +159,9 @@ type Endpoint struct {
 	MAC string `json:"mac"`
 	// HostLink is the host's end of the veth pair, empty before Join.
 	HostLink string `json:"host_link,omitempty"`
+	// Sandbox is the container's network namespace as Docker names it: endpoints
+	// with the same one are one container's.
+	Sandbox string `json:"sandbox,omitempty"`
 	// Published are the host ports that lead to the container, as allocated.
 	Published []Port `json:"published,omitempty"`
 	// Allow bounds who reaches the published ports.
