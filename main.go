@@ -125,7 +125,7 @@ func serve(ctx context.Context, socket, level string, config plugin.Config) (err
 	if err != nil {
 		return err
 	}
-	config.Log, config.ContainerName = log, containerName
+	config.Log, config.ContainerName, config.Firewalld = log, containerName, true
 	driver, err := plugin.Open(ctx, config)
 	if err != nil {
 		return errors.Join(err, listener.Close())

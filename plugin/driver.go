@@ -22,6 +22,7 @@ import (
 	"nftnet/internal/desired"
 	"nftnet/internal/kernel"
 	rs "nftnet/internal/ruleset"
+	"nftnet/plugin/firewalld"
 	"nftnet/plugin/link"
 	"nftnet/plugin/port"
 	"nftnet/plugin/store"
@@ -39,6 +40,8 @@ type Config struct {
 	// Closed publishes ports of networks that do not say otherwise to nobody but
 	// the sources that are named.
 	Closed bool
+	// Firewalld keeps the bridges in a zone of the firewalld on the system bus.
+	Firewalld bool
 }
 
 // Driver answers Docker's calls. Its methods may be called from several
@@ -58,6 +61,8 @@ type Driver struct {
 	bridgeFamily bool
 	// keeper holds the keeper table open; nil on a kernel without owners.
 	keeper *kernel.Conn
+	// zones is firewalld's part; nil where Config does not ask for it.
+	zones *firewalld.Zone
 
 	// mu protects state, and keeps a change to it together with the change to
 	// the ruleset. Links are made and removed outside: the kernel takes tens of
@@ -88,6 +93,7 @@ func Open(ctx context.Context, c Config) (*Driver, error) {
 	if err := d.begin(ctx); err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
+	d.startZones(c.Firewalld)
 	return d, nil
 }
 
@@ -115,6 +121,7 @@ func (d *Driver) begin(ctx context.Context) error {
 // containers keep their connections, and the next start takes up from here.
 func (d *Driver) Close() error {
 	var errs []error
+	d.stopZones()
 	if d.guard != nil {
 		errs = append(errs, d.guard.stop())
 		d.keepUserRules()

@@ -54,6 +54,7 @@ func (d *Driver) change(networkID, endpointID string, alter func(*desired.State)
 	d.assume(before, after)
 	err := d.realise(before, after)
 	if err == nil {
+		d.followZones(before, after)
 		return nil
 	}
 	undo := errors.Join(d.store.Save(after, before), d.realise(after, before))

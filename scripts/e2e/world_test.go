@@ -55,13 +55,26 @@ type world struct {
 // newWorld makes a world with nothing in it.
 func newWorld(t *testing.T) *world {
 	t.Helper()
+	w := emptyWorld(t)
+	w.startDriver(t)
+	w.startEngine(t)
+	return w
+}
+
+// emptyWorld makes a world without driver and engine.
+func emptyWorld(t *testing.T) *world {
+	t.Helper()
 	nstest.RequireRoot(t)
 	w := &world{Sandbox: nstest.NewSandbox(t)}
 	w.state = filepath.Join(w.Dir, "state.db")
-	w.startDriver(t)
+	return w
+}
+
+// startEngine starts the engine and gives it the image of the containers.
+func (w *world) startEngine(t *testing.T) {
+	t.Helper()
 	w.engine = w.StartEngine(t)
 	w.image = w.engine.Image(t)
-	return w
 }
 
 // startDriver starts nftnet and waits until it serves.
