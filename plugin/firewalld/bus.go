@@ -128,12 +128,26 @@ func code(err error) string {
 	return name
 }
 
-// settle brings the zone to the wanted bridges, where firewalld is running.
+// settle brings the zone to the wanted bridges, where firewalld is running. That
+// firewalld ends meanwhile is no error: the next one's coming is signalled.
 func (f *firewall) settle(ctx context.Context, want []string) error {
 	running, err := f.find(ctx)
 	if err != nil || !running {
 		return err
 	}
+	owner := f.owner
+	if err = f.bring(ctx, want); err == nil {
+		return nil
+	}
+	if _, gone := f.find(ctx); gone == nil && f.owner != owner {
+		f.log.Debug("firewalld ended meanwhile", "error", err)
+		return nil
+	}
+	return err
+}
+
+// bring brings the zone to the wanted bridges.
+func (f *firewall) bring(ctx context.Context, want []string) error {
 	if len(want) == 0 {
 		return f.empty(ctx)
 	}

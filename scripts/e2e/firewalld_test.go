@@ -32,6 +32,7 @@ func firewalledWorld(t *testing.T) (*world, *nstest.Process) {
 	}
 	w.run(t, "c1", "web", "-p", "8080:80", "-p", "5353:53/udp")
 	w.run(t, "c2", "web")
+	w.engine.Docker(t, "run", "-d", "--name", "s1", "--network", "web", "-p", "9000:9000", w.image, "/peer", "serve", "-stream", ":9000")
 	w.run(t, "i1", "inside")
 	w.run(t, "i2", "inside")
 	nstest.Serve(t, w.LAN, ":80", "")
@@ -131,8 +132,15 @@ func TestA35Firewalld(t *testing.T) {
 	w.engine.Docker(t, "network", "rm", "gone")
 	w.holds(t, "web", "inside")
 	for _, reload := range []string{"--reload", "--complete-reload"} {
+		running := []*transfer{
+			startTransfer(t, w.LAN, "LAN to the port", netip.AddrPortFrom(w.HostAddr4, 9000).String()),
+			startTransfer(t, w.LAN, "LAN to the port by IPv6", netip.AddrPortFrom(w.HostAddr6, 9000).String()),
+		}
 		w.Exec(t, "firewall-cmd", reload)
 		w.holds(t, "web", "inside")
+		for _, tr := range running {
+			tr.stop(t)
+		}
 		t.Run("after "+reload, w.passes)
 	}
 
