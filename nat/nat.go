@@ -1,5 +1,5 @@
 // Package nat turns desired state into address translation: DNAT of published
-// ports, masquerade of what leaves a network, hairpin and loopback.
+// ports, masquerade of what leaves a network, hairpin and loopback; and host redirects.
 //
 // It is pure: no netlink, clock, log or context. A port, a container and a
 // network are elements of maps; no shared chain gets a rule for one of them,
@@ -55,7 +55,7 @@ var (
 // Ruleset is the translation of s, as a part of the table that it shares with
 // package isolation.
 func Ruleset(s desired.State) rs.Ruleset {
-	t := rs.Table{Family: rs.FamilyInet, Name: desired.Table, Sets: sets(), Chains: sharedChains()}
+	t := rs.Table{Family: rs.FamilyInet, Name: desired.Table, Sets: append(sets(), redirectSets()...), Chains: sharedChains()}
 	for _, n := range s.SortedNetworks() {
 		addNetwork(&t, n)
 		if c, ok := masqueradeChain(n); ok {
@@ -64,6 +64,9 @@ func Ruleset(s desired.State) rs.Ruleset {
 	}
 	for _, e := range s.SortedEndpoints() {
 		addEndpoint(&t, s.Networks[e.NetworkID], e)
+	}
+	for _, r := range s.SortedRedirects() {
+		addRedirect(&t, r)
 	}
 	return rs.Ruleset{Tables: []rs.Table{t}}
 }
@@ -79,7 +82,7 @@ func sharedChains() []rs.Chain {
 		// Locally generated packets never meet PREROUTING: the host reaches its
 		// own published ports, 127.0.0.1 included, by this chain.
 		{Name: chainOutput, Base: natBase(rs.HookOutput, rs.PriorityDstNAT), Rules: local()},
-		{Name: chainDocker, Rules: dockerRules()},
+		{Name: chainDocker, Rules: append(redirectRules(), dockerRules()...)},
 		{Name: chainRelay, Rules: relayRules()},
 		{Name: chainPostrouting, Base: natBase(rs.HookPostrouting, rs.PrioritySrcNAT), Rules: postroutingRules()},
 	}
@@ -242,8 +245,10 @@ const masqueradePrefix = "masq-"
 func masqueradeName(n desired.Network) string { return masqueradePrefix + n.ShortID() }
 
 // OwnsChain says whether a chain's name is one that this package gives to
-// networks: such a chain of an unknown network is left over.
-func OwnsChain(name string) bool { return strings.HasPrefix(name, masqueradePrefix) }
+// networks and redirects: such a chain of an unknown one is left over.
+func OwnsChain(name string) bool {
+	return strings.HasPrefix(name, masqueradePrefix) || strings.HasPrefix(name, redirectPrefix)
+}
 
 // masqueradeChain gives what leaves a network, by another interface than its
 // bridge, the address of that interface, or the one that the user chose.

@@ -69,7 +69,7 @@ func newRigAt(t testing.TB, statePath string) *rig {
 	return r
 }
 
-// removeAll takes back all networks, so that the next test finds none; after a
+// removeAll takes back all networks and redirects, so that the next test finds none; after a
 // stop they are another rig's.
 func (r *rig) removeAll(t testing.TB) {
 	if r.driver == nil {
@@ -77,6 +77,9 @@ func (r *rig) removeAll(t testing.TB) {
 	}
 	for id := range r.driver.state.Clone().Networks {
 		r.ok(t, "DeleteNetwork", m{"NetworkID": id})
+	}
+	for name := range r.driver.state.Clone().Redirects {
+		r.redirect(t, PathRemoveRedirect, RedirectName{name})
 	}
 }
 

@@ -228,24 +228,21 @@ func (e *publishedError) Unwrap() error { return syscall.EADDRINUSE }
 // hold takes a host port, and names the endpoint that has it where it is one
 // of ours.
 func (d *Driver) hold(p desired.Port) error {
+	if err := d.redirected(p); err != nil {
+		return err
+	}
 	err := d.ports.Hold(p)
 	if !port.IsTaken(err) {
 		return err
 	}
 	for _, e := range d.state.Endpoints {
 		for _, other := range e.Published {
-			if overlap(p, other) {
+			if p.Overlaps(other) {
 				return &publishedError{port: desired.Port{Proto: p.Proto, Host: p.Host, Container: other.Container}, owner: e}
 			}
 		}
 	}
 	return err
-}
-
-// overlap says whether two published ports would answer the same packet.
-func overlap(a, b desired.Port) bool {
-	return !a.Direct() && !b.Direct() && a.Proto == b.Proto && a.Host.Port() == b.Host.Port() && a.Host.Addr().Is4() == b.Host.Addr().Is4() &&
-		(a.Any() || b.Any() || a.Host.Addr() == b.Host.Addr())
 }
 
 func (d *Driver) release(ports []desired.Port) {

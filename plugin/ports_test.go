@@ -143,7 +143,7 @@ func TestOverlap(t *testing.T) {
 		{p("0.0.0.0:80", 6), p("0.0.0.0:81", 6), false},
 		{p("[::]:80", 6), p("[::1]:80", 6), true},
 	} {
-		if overlap(row.a, row.b) != row.want || overlap(row.b, row.a) != row.want {
+		if row.a.Overlaps(row.b) != row.want || row.b.Overlaps(row.a) != row.want {
 			t.Errorf("%v and %v overlap: %v, want %v", row.a.Host, row.b.Host, !row.want, row.want)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"syscall"
@@ -42,7 +43,11 @@ func (d *Driver) wholeRuleset() rs.Ruleset {
 // the kernel follow: the state on disk first. Where the kernel refuses, state
 // and kernel go back to what they were. d.mu is held.
 func (d *Driver) change(networkID, endpointID string, alter func(*desired.State)) error {
-	before := d.state.Part(networkID, endpointID)
+	return d.changePart(d.state.Part(networkID, endpointID), alter)
+}
+
+// changePart is change of any part of the state.
+func (d *Driver) changePart(before desired.State, alter func(*desired.State)) error {
 	after := before.Clone()
 	alter(&after)
 	if reflect.DeepEqual(before, after) {
@@ -74,6 +79,10 @@ func (d *Driver) assume(before, after desired.State) {
 	for id := range before.Endpoints {
 		delete(d.state.Endpoints, id)
 	}
+	for name := range before.Redirects {
+		delete(d.state.Redirects, name)
+	}
+	maps.Copy(d.state.Redirects, after.Redirects)
 	for id, n := range after.Networks {
 		d.state.Networks[id] = n
 	}
@@ -162,8 +171,8 @@ func (d *Driver) settlePorts(before, after desired.State) {
 	d.flows.forget(leads)
 }
 
-// hostPorts are the ports of the host that are published, and whom their
-// sockets serve.
+// hostPorts are the ports of the host that a state takes, for containers and
+// for redirects, and whom their sockets serve.
 func hostPorts(s desired.State) map[desired.Port]port.Clients {
 	out := map[desired.Port]port.Clients{}
 	for _, e := range s.Endpoints {
@@ -174,6 +183,11 @@ func hostPorts(s desired.State) map[desired.Port]port.Clients {
 					Sources:    e.Allow.For(p.Proto, p.Container.Port()),
 				}
 			}
+		}
+	}
+	for _, r := range s.Redirects {
+		for _, p := range r.Ports() {
+			out[p] = port.Clients{}
 		}
 	}
 	return out
@@ -211,6 +225,7 @@ func (d *Driver) restore(context.Context) error {
 			}
 		}
 	}
+	d.holdRedirects()
 	changed, err := d.reconcileRules()
 	if err != nil {
 		return err

@@ -68,6 +68,7 @@ func NewServer(d *Driver, log *slog.Logger) *Server {
 		defer s.calls.Done()
 		answer(w, http.StatusOK, d.Published())
 	})
+	handleRedirects(s)
 	return s
 }
 

@@ -1,5 +1,5 @@
-// Package desired holds what Docker has asked for and not taken back: the only
-// thing that nftnet stores. Everything in the kernel (bridges, links, rules,
+// Package desired holds what Docker, and for host redirects the administrator,
+// has asked for and not taken back: the only thing that nftnet stores. Everything in the kernel (bridges, links, rules,
 // port sockets) is made from it and can be made again.
 //
 // The package imports the standard library only.
@@ -16,11 +16,13 @@ import (
 // Table is the name of the table, in family inet, that a State is turned into.
 const Table = "nftnet"
 
-// State is all that Docker asked for and has not taken back.
+// State is all that was asked for and not taken back.
 type State struct {
 	// Networks and Endpoints are keyed by their Docker ids.
 	Networks  map[string]Network
 	Endpoints map[string]Endpoint
+	// Redirects are the host redirects by name: what the administrator asked for.
+	Redirects map[string]Redirect
 }
 
 // Network is a Docker network: one bridge.
@@ -242,12 +244,12 @@ func (p Port) Key() string { return fmt.Sprintf("%s/%s", p.Host, ProtoName(p.Pro
 
 // New is a state without anything in it.
 func New() State {
-	return State{Networks: map[string]Network{}, Endpoints: map[string]Endpoint{}}
+	return State{Networks: map[string]Network{}, Endpoints: map[string]Endpoint{}, Redirects: map[string]Redirect{}}
 }
 
 // Clone is a copy that can be changed without touching s.
 func (s State) Clone() State {
-	return State{Networks: maps.Clone(s.Networks), Endpoints: maps.Clone(s.Endpoints)}
+	return State{Networks: maps.Clone(s.Networks), Endpoints: maps.Clone(s.Endpoints), Redirects: maps.Clone(s.Redirects)}
 }
 
 // SortedNetworks lists the networks in the order of their ids.

@@ -107,6 +107,10 @@ func (f strays) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool {
 	if !ok || (flow.Forward.Protocol == unix.IPPROTO_TCP && !waitsForAnswer(flow)) {
 		return false
 	}
+	if to.IsValid() && to.Addr().IsUnspecified() {
+		// A redirect leads to this host, by whichever of its addresses.
+		return flow.Reverse.SrcPort != to.Port()
+	}
 	answers, _ := netip.AddrFromSlice(flow.Reverse.SrcIP)
 	return netip.AddrPortFrom(answers.Unmap(), flow.Reverse.SrcPort) != to
 }

@@ -32,13 +32,21 @@ type InUseError struct {
 }
 
 func (e *InUseError) Error() string {
+	verb := "publish"
+	if e.Port.ToHost() {
+		verb = "redirect"
+	}
+	return fmt.Sprintf("cannot %s host port %s: %s", verb, e.Port.Key(), e.reason())
+}
+
+func (e *InUseError) reason() string {
 	if errors.Is(e.Err, unix.EADDRNOTAVAIL) {
-		return fmt.Sprintf("cannot publish host port %s: the host has no such address", e.Port.Key())
+		return "the host has no such address"
 	}
 	if errors.Is(e.Err, unix.EMFILE) {
-		return fmt.Sprintf("cannot publish host port %s: nftnet has no file descriptor left (LimitNOFILE of its service): %v", e.Port.Key(), e.Err)
+		return fmt.Sprintf("nftnet has no file descriptor left (LimitNOFILE of its service): %v", e.Err)
 	}
-	return fmt.Sprintf("cannot publish host port %s: %v", e.Port.Key(), e.Err)
+	return e.Err.Error()
 }
 
 // Unwrap is the system's error.
@@ -122,7 +130,7 @@ func (h *Holder) Serve(p desired.Port, clients Clients) {
 
 // served says whether a port has clients that the kernel cannot translate.
 func served(p desired.Port) bool {
-	return !p.Translated() || (p.Host.Addr().Is6() && p.Any()) || p.Host.Addr().IsLinkLocalUnicast()
+	return !p.ToHost() && (!p.Translated() || (p.Host.Addr().Is6() && p.Any()) || p.Host.Addr().IsLinkLocalUnicast())
 }
 
 // Release closes the port's socket and the connections that it serves.

@@ -1,5 +1,5 @@
-// Package store keeps desired state on disk, in one bbolt file: networks and
-// endpoints as JSON, so that people can read them too.
+// Package store keeps desired state on disk, in one bbolt file: networks,
+// endpoints and redirects as JSON, so that people can read them too.
 package store
 
 import (
@@ -25,6 +25,7 @@ var (
 	bucketMeta      = []byte("meta")
 	bucketNetworks  = []byte("networks")
 	bucketEndpoints = []byte("endpoints")
+	bucketRedirects = []byte("redirects")
 	keyVersion      = []byte("version")
 	keyUserRules    = []byte("user-rules")
 )
@@ -99,7 +100,7 @@ func (s *Store) check() error {
 
 func (s *Store) prepare() error {
 	return s.update(func(tx *bbolt.Tx) error {
-		for _, name := range [][]byte{bucketMeta, bucketNetworks, bucketEndpoints} {
+		for _, name := range [][]byte{bucketMeta, bucketNetworks, bucketEndpoints, bucketRedirects} {
 			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
 				return err
 			}
@@ -129,12 +130,32 @@ func (s *Store) Load() (desired.State, error) {
 		if err := read(tx.Bucket(bucketNetworks), state.Networks); err != nil {
 			return err
 		}
-		return read(tx.Bucket(bucketEndpoints), state.Endpoints)
+		if err := read(tx.Bucket(bucketEndpoints), state.Endpoints); err != nil {
+			return err
+		}
+		return readRedirects(tx, state.Redirects)
 	})
 	if err != nil {
 		return desired.State{}, fmt.Errorf("state file %s: %w", s.path, err)
 	}
 	return state, nil
+}
+
+// readRedirects reads the redirects, and checks each: a person may have edited
+// them, and the kernel would refuse the whole table for one.
+func readRedirects(tx *bbolt.Tx, into map[string]desired.Redirect) error {
+	if err := read(tx.Bucket(bucketRedirects), into); err != nil {
+		return err
+	}
+	for name, r := range into {
+		if r.Name != name {
+			return fmt.Errorf("redirect %s: it calls itself %q", name, r.Name)
+		}
+		if err := r.Validate(); err != nil {
+			return fmt.Errorf("redirect %s: %w", name, err)
+		}
+	}
+	return nil
 }
 
 func read[T any](b *bbolt.Bucket, into map[string]T) error {
@@ -155,7 +176,10 @@ func (s *Store) Save(before, after desired.State) error {
 		if err := write(tx.Bucket(bucketNetworks), before.Networks, after.Networks); err != nil {
 			return err
 		}
-		return write(tx.Bucket(bucketEndpoints), before.Endpoints, after.Endpoints)
+		if err := write(tx.Bucket(bucketEndpoints), before.Endpoints, after.Endpoints); err != nil {
+			return err
+		}
+		return write(tx.Bucket(bucketRedirects), before.Redirects, after.Redirects)
 	})
 }
 

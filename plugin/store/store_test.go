@@ -25,6 +25,7 @@ func state() desired.State {
 			Proto: 6, Host: netip.MustParseAddrPort("0.0.0.0:8080"), Container: netip.MustParseAddrPort("10.1.0.2:80"),
 		}},
 	}
+	s.Redirects["web"] = desired.Redirect{Name: "web", Proto: 6, Port: 80, To: 3000, Address: netip.MustParseAddr("192.0.2.1")}
 	return s
 }
 
@@ -91,6 +92,25 @@ func TestSecondProcessIsRefused(t *testing.T) {
 	open(t, path)
 	if _, err := Open(path); err == nil || !strings.Contains(err.Error(), "open in another process") {
 		t.Error(err)
+	}
+}
+
+// TestImpossibleRedirect is refused: the kernel would refuse the whole table.
+func TestImpossibleRedirect(t *testing.T) {
+	for words, r := range map[string]desired.Redirect{
+		"port 0 is not a port": {Name: "web", Proto: 6, Port: 80},
+		"it calls itself":      {Name: "other", Proto: 6, Port: 80, To: 3000},
+		"protocol 1":           {Name: "web", Proto: 1, Port: 80, To: 3000},
+	} {
+		s := open(t, filepath.Join(t.TempDir(), "state.db"))
+		bad := desired.New()
+		bad.Redirects["web"] = r
+		if err := s.Save(desired.New(), bad); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Load(); err == nil || !strings.Contains(err.Error(), "redirect web: "+words) {
+			t.Errorf("%+v: %v, want %q", r, err, words)
+		}
 	}
 }
 

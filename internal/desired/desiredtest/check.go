@@ -27,7 +27,7 @@ func (b Build) CheckGolden(t *testing.T) {
 	}
 }
 
-// CheckParts asserts that what one network or endpoint adds to the table does
+// CheckParts asserts that what one network, endpoint or redirect adds to the table does
 // not depend on the others, and that an endpoint adds elements only, or chains
 // of its own. So a Docker call costs the same with one network and with a
 // thousand.
@@ -48,6 +48,11 @@ func (b Build) CheckParts(t *testing.T) {
 			before := row.State.Clone()
 			delete(before.Endpoints, id)
 			b.compare(t, row.Name+": endpoint "+id, before, row.State, row.State.Part(e.NetworkID, ""), row.State.Part(e.NetworkID, id))
+		}
+		for name := range row.State.Redirects {
+			before := row.State.Clone()
+			delete(before.Redirects, name)
+			b.compare(t, row.Name+": redirect "+name, before, row.State, desired.New(), row.State.RedirectPart(name))
 		}
 	}
 }

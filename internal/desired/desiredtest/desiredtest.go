@@ -70,6 +70,10 @@ func Rows() []Row {
 		{"antispoof", state([]desired.Network{network(1)}, endpoint(1, 2, guarded(desired.SpoofNeighbours)),
 			endpoint(1, 3, guarded(desired.SpoofNothing)))},
 		{"antispoof-ipv4", state([]desired.Network{network(1, noIPv6)}, endpoint(1, 2, guarded(desired.SpoofNeighbours)))},
+		{"redirects", withRedirects(state([]desired.Network{network(1)}, endpoint(1, 2, nil, port(tcp, "0.0.0.0:8080", "10.0.1.2:80"))),
+			desired.Redirect{Name: "80-tcp", Proto: tcp, Port: 80, To: 3000}, desired.Redirect{Name: "dns", Proto: udp, Port: 53, To: 5353},
+			desired.Redirect{Name: "at4", Proto: tcp, Port: 443, To: 3443, Address: netip.MustParseAddr("192.0.2.1")},
+			desired.Redirect{Name: "at6", Proto: tcp, Port: 443, To: 3443, Address: netip.MustParseAddr("2001:db8::1")})},
 		{"user-named-bridge", state([]desired.Network{network(1, userBridge)}, endpoint(1, 2, nil))},
 	}
 }
@@ -164,6 +168,13 @@ func state(networks []desired.Network, endpoints ...desired.Endpoint) desired.St
 	}
 	for _, e := range endpoints {
 		s.Endpoints[e.ID] = e
+	}
+	return s
+}
+
+func withRedirects(s desired.State, redirects ...desired.Redirect) desired.State {
+	for _, r := range redirects {
+		s.Redirects[r.Name] = r
 	}
 	return s
 }

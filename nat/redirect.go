@@ -1,0 +1,59 @@
+package nat
+
+import (
+	"nftnet/internal/desired"
+	rs "nftnet/internal/ruleset"
+)
+
+// Maps of the host redirects: to the chain of the redirect. The word redirect
+// alone cannot name one, nft reserves it.
+const (
+	mapRedirects   = "redirects"
+	mapRedirects4  = "redirects4_at"
+	mapRedirects6  = "redirects6_at"
+	redirectPrefix = "redirect-"
+)
+
+func redirectSets() []rs.Set {
+	at := func(addr rs.Type) rs.Type { return rs.ConcatTypes(addr, rs.TypeInetProto, rs.TypeInetService) }
+	return []rs.Set{
+		{Name: mapRedirects, Key: typePublish4, Data: rs.TypeVerdict},
+		{Name: mapRedirects4, Key: at(rs.TypeIPv4Addr), Data: rs.TypeVerdict},
+		{Name: mapRedirects6, Key: at(rs.TypeIPv6Addr), Data: rs.TypeVerdict},
+	}
+}
+
+// redirectRules find the redirect of a packet by one lookup, of one address
+// before those of every address. They stand before the rules that leave ::1 and
+// link-local clients to the port socket: a redirect does not leave the host, so
+// the kernel can translate both.
+//
+// Maps of ports that "redirect to :… map" would look up itself hold less, but
+// nft 1.0.6 refuses to load such a rule of its own listing, where one
+// map serves all protocols: a saved ruleset would not load.
+func redirectRules() []rs.Rule {
+	return []rs.Rule{
+		rs.NewRule(rs.VMap{Key: rs.ConcatOf(rs.IPDaddr, l4proto, rs.THDport), Map: mapRedirects4}),
+		rs.NewRule(rs.VMap{Key: rs.ConcatOf(rs.IP6Daddr, l4proto, rs.THDport), Map: mapRedirects6}),
+		rs.NewRule(rs.VMap{Key: rs.ConcatOf(l4proto, rs.THDport), Map: mapRedirects}),
+	}
+}
+
+// addRedirect adds the chain of a redirect, and the element that leads there.
+func addRedirect(t *rs.Table, r desired.Redirect) {
+	comment := "redirect=" + r.Name
+	chain := redirectPrefix + r.Name
+	t.Chains = append(t.Chains, rs.Chain{Name: chain, Rules: []rs.Rule{
+		rs.NewRule(rs.Is(l4proto, rs.Proto(r.Proto)), rs.Counter{}, rs.Redirect{Port: rs.Port(r.To)}).Because(comment),
+	}})
+	name, key := redirectKey(r)
+	t.AddElement(name, rs.Element{Key: key, Verdict: rs.GotoChain(chain), Comment: comment})
+}
+
+func redirectKey(r desired.Redirect) (string, rs.Value) {
+	proto, port := rs.Proto(r.Proto), rs.Port(r.Port)
+	if !r.Address.IsValid() {
+		return mapRedirects, rs.Concat(proto, port)
+	}
+	return pick(r.Address, mapRedirects4, mapRedirects6), rs.Concat(rs.Addr(r.Address), proto, port)
+}
