@@ -54,7 +54,7 @@ func root() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	cmd.AddCommand(serveCommand(), inspectCommand(), portsCommand(), versionCommand())
+	cmd.AddCommand(serveCommand(), inspectCommand(), portsCommand(), redirectCommand(), versionCommand())
 	return cmd
 }
 

@@ -2,15 +2,11 @@ package main
 
 import (
 	"cmp"
-	"context"
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
-	"net/http"
 	"strings"
 	"text/tabwriter"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -34,8 +30,8 @@ list comes from the running driver, the names from Docker where it answers.`,
 			if err := checkFormat(format, "text", "json"); err != nil {
 				return err
 			}
-			list, err := askPorts(cmd.Context(), socket)
-			if err != nil {
+			var list []plugin.Published
+			if err := askDriver(cmd.Context(), socket, plugin.PathPorts, nil, &list); err != nil {
 				return err
 			}
 			names, err := dockerNames(cmd.Context(), docker)
@@ -69,35 +65,6 @@ func printJSON(w io.Writer, v any) error {
 	enc := json.NewEncoder(w)
 	enc.SetIndent("", "  ")
 	return enc.Encode(v)
-}
-
-// askTimeout bounds how long the driver may take to answer.
-const askTimeout = 10 * time.Second
-
-func askPorts(ctx context.Context, socket string) ([]plugin.Published, error) {
-	client := http.Client{Timeout: askTimeout, Transport: &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			var d net.Dialer
-			return d.DialContext(ctx, "unix", socket)
-		},
-	}}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://nftnet"+plugin.PathPorts, nil)
-	if err != nil {
-		return nil, fmt.Errorf("ask the driver: %w", err)
-	}
-	resp, err := client.Do(req)
-	if err != nil {
-		return nil, fmt.Errorf("the driver does not answer on %s, is \"nftnet serve\" running? %w", socket, err)
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("the program on %s is not nftnet: it answers %s", socket, resp.Status)
-	}
-	var list []plugin.Published
-	if err := json.NewDecoder(resp.Body).Decode(&list); err != nil {
-		return nil, fmt.Errorf("read the driver's answer: %w", err)
-	}
-	return list, nil
 }
 
 // namedPort is a published port with the names that Docker gives to its

@@ -294,7 +294,7 @@ func TestPortsCommand(t *testing.T) {
 		}
 	}
 	w.driver.Stop(t)
-	if _, err := w.Try(binary, "ports"); err == nil || !strings.Contains(err.Error(), `is "nftnet serve" running?`) {
+	if _, err := w.Try(binary, "ports"); err == nil || !strings.Contains(err.Error(), `"nftnet serve" is not running on `) {
 		t.Errorf("nftnet ports without a driver: %v", err)
 	}
 }
