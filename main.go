@@ -41,13 +41,16 @@ func root() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "nftnet",
 		Short: "Docker networks in native nftables, and firewalls in plain words",
-		Long: `nftnet is two things:
+		Long: `nftnet is three things:
 
   a network driver for Docker. While "nftnet serve" runs,
       docker network create -d nftnet web
       docker run -d --network web -p 8080:80 IMAGE
   makes the bridge, the isolation and the published port in one nftables table,
   inet nftnet, without iptables and without a proxy process for each port;
+
+  redirects of host ports. "nftnet redirect add 80 3000" lets a server without
+  privileges answer on port 80, with Docker or without;
 
   an inspector. "nftnet inspect" prints the live nftables ruleset of this host,
   whoever made it, with a plain sentence for each chain and rule.`,
@@ -105,7 +108,7 @@ driver is ready (Type=notify).`,
 	}
 	socketFlag(cmd, &socket)
 	cmd.Flags().StringVar(&state, "state", fromEnv("NFTNET_STATE", defaultState),
-		"file that keeps the networks and endpoints (environment: NFTNET_STATE)")
+		"file that keeps the networks, endpoints and redirects (environment: NFTNET_STATE)")
 	cmd.Flags().StringVar(&publish, "publish", fromEnv("NFTNET_PUBLISH", "open"),
 		"open, or closed: new networks publish ports to nobody but the sources in their nftnet.allow (environment: NFTNET_PUBLISH)")
 	cmd.Flags().StringVar(&level, "log-level", fromEnv("NFTNET_LOG_LEVEL", "info"),

@@ -166,9 +166,6 @@ func (d *Driver) addRedirect(r desired.Redirect) error {
 // checkRedirect refuses a redirect that another one, or a published port,
 // stands in the way of. d.mu is held.
 func (d *Driver) checkRedirect(r desired.Redirect) error {
-	if other, ok := d.state.Redirects[r.Name]; ok {
-		return fmt.Errorf("cannot add %s: the name is taken by %s, give another one", r, other)
-	}
 	for _, other := range d.state.SortedRedirects() {
 		for _, p := range other.Ports() {
 			if r.InTheWay(p) {
@@ -180,6 +177,9 @@ func (d *Driver) checkRedirect(r desired.Redirect) error {
 				return fmt.Errorf("cannot add %s: %s leads to port %s", r, other, p.Key())
 			}
 		}
+	}
+	if other, ok := d.state.Redirects[r.Name]; ok {
+		return fmt.Errorf("cannot add %s: the name is taken by %s, give another one by --name", r, other)
 	}
 	for _, e := range d.state.SortedEndpoints() {
 		for _, p := range e.Published {

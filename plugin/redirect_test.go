@@ -117,6 +117,7 @@ func TestRefusedRedirects(t *testing.T) {
 		"not ours":      {m{"port": 81, "to": 82, "address": "198.51.100.1"}, 400, "cannot redirect host port 198.51.100.1:81/tcp: the host has no such address"},
 		"taken":         {m{"port": 8088, "to": 82}, 409, "cannot redirect host port 0.0.0.0:8088/tcp: another program on this host has it"},
 		"same name":     {m{"name": "web", "port": 81, "to": 82}, 409, "the name is taken by redirect web (80/tcp to 3000)"},
+		"again":         {m{"name": "web", "port": 80, "to": 3000}, 409, "redirect web (80/tcp to 3000) has port 0.0.0.0:80/tcp already"},
 		"same port":     {m{"name": "web2", "port": 80, "to": 3001, "address": "127.0.0.1"}, 409, "redirect web (80/tcp to 3000) has port 0.0.0.0:80/tcp already"},
 		"to a redirect": {m{"port": 81, "to": 80}, 409, "redirect web (80/tcp to 3000) has port"},
 		"of a target":   {m{"port": 3000, "to": 82}, 409, "redirect web (80/tcp to 3000) leads to port 0.0.0.0:3000/tcp"},

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -170,17 +171,25 @@ func TestSilentUntilServed(t *testing.T) {
 }
 
 // TestTranslatedPortStaysSilent: what the kernel translates is never served
-// twice.
+// twice, and a redirect's port never at all.
 func TestTranslatedPortStaysSilent(t *testing.T) {
 	h := holder(t)
-	p := published(unix.IPPROTO_TCP, "0.0.0.0:8080", "10.1.0.2:80")
-	if err := h.Hold(p); err != nil {
-		t.Fatal(err)
-	}
-	h.Serve(p, Clients{})
-	if c, err := net.DialTimeout("tcp4", "127.0.0.1:8080", 300*time.Millisecond); err == nil {
-		_ = c.Close()
-		t.Error("a port that the kernel translates is served")
+	for client, p := range map[string]desired.Port{
+		"127.0.0.1:8080": published(unix.IPPROTO_TCP, "0.0.0.0:8080", "10.1.0.2:80"),
+		"127.0.0.1:8081": published(unix.IPPROTO_TCP, "0.0.0.0:8081", "0.0.0.0:3000"),
+		"[::1]:8081":     published(unix.IPPROTO_TCP, "[::]:8081", "[::]:3000"),
+		"[::1]:8082":     published(unix.IPPROTO_TCP, "[::1]:8082", "[::]:3000"),
+	} {
+		if err := h.Hold(p); err != nil {
+			t.Fatal(err)
+		}
+		h.Serve(p, Clients{})
+		if c, err := net.DialTimeout("tcp", client, 300*time.Millisecond); err == nil {
+			_ = c.Close()
+			t.Errorf("port %s, which the kernel translates, is served", p)
+		} else if !os.IsTimeout(err) {
+			t.Errorf("port %s is not silent: %v", p, err)
+		}
 	}
 }
 
