@@ -18,7 +18,11 @@ func adviceFor(r plugin.Redirect) []string {
 		// Of sctp nothing is known, and without /proc nothing at all.
 		return nil
 	}
-	return advice(r, list, programs(list))
+	all := ways(r)
+	if !listen.HasIPv6() {
+		all = slices.DeleteFunc(all, func(w way) bool { return w.v6 })
+	}
+	return advice(r, all, list, programs(list))
 }
 
 // serverOf names the programs that listen on the port that a redirect leads to,
@@ -110,16 +114,16 @@ func except(w way, list []listen.Socket) string {
 	return ", but by the interface whose first address is " + strings.Join(out, " or ")
 }
 
-// advice says what of a redirect will not be answered by the sockets that
+// advice says by which ways a redirect will not be answered by the sockets that
 // listen on its port now, and what to do. A server without IPv6 is worth a
 // note, everything else a warning.
-func advice(r plugin.Redirect, list []listen.Socket, programs string) []string {
+func advice(r plugin.Redirect, ways []way, list []listen.Socket, programs string) []string {
 	if len(list) == 0 {
 		return []string{fmt.Sprintf("note: nothing listens on port %d/%s yet: clients of port %d are refused until a server does", r.To, r.Proto, r.Port)}
 	}
 	var missing []string
 	level := "note"
-	for _, w := range ways(r) {
+	for _, w := range ways {
 		if slices.ContainsFunc(list, w.answered) {
 			continue
 		}

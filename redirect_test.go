@@ -45,7 +45,8 @@ func TestAdvice(t *testing.T) {
 		"of 127.0.0.1, by an IPv6 server": {"127.0.0.1", listening("::1"), "warning: ", []string{host4}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := advice(plugin.Redirect{Name: "80-tcp", Proto: "tcp", Port: 80, To: 3000, Address: row.address}, row.list, "caddy")
+			r := plugin.Redirect{Name: "80-tcp", Proto: "tcp", Port: 80, To: 3000, Address: row.address}
+			got := advice(r, ways(r), row.list, "caddy")
 			if row.level == "" && len(got) == 0 {
 				return
 			}

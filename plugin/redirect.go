@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/netip"
 	"syscall"
@@ -75,11 +76,15 @@ func handleOwn[Req, Resp any](s *Server, pattern string, fn func(context.Context
 			resp, err = fn(r.Context(), req)
 		}
 		if err == nil {
-			s.log.Info("request", "name", pattern)
+			level := slog.LevelInfo
+			if r.Method == http.MethodGet {
+				level = slog.LevelDebug // a list changes nothing
+			}
+			s.log.Log(r.Context(), level, "request", "name", pattern, "body", req)
 			answer(w, http.StatusOK, resp)
 			return
 		}
-		s.log.Warn("request", "name", pattern, "error", err)
+		s.log.Warn("request", "name", pattern, "body", req, "error", err)
 		status := http.StatusInternalServerError
 		var known *statusError
 		if errors.As(err, &known) {

@@ -54,6 +54,7 @@ func TestRedirectComesAndGoes(t *testing.T) {
 	}
 	r.mustRedirect(t, m{"name": "dns", "proto": "udp", "port": 53, "to": 5353, "address": "127.0.0.1"})
 	r.mustRedirect(t, m{"port": 443, "to": 3443, "address": "::1"})
+	r.mustRedirect(t, m{"port": 80, "to": 3000, "proto": "sctp"})
 	r.consistent(t)
 	got := table(t)
 	for _, words := range []string{
@@ -72,9 +73,9 @@ func TestRedirectComesAndGoes(t *testing.T) {
 			t.Errorf("another program can listen on %s", addr)
 		}
 	}
-	for i, name := range []string{"80-tcp", "dns", "443-tcp"} {
-		if n := strings.Count(r.redirects(t), `"name"`); n != 3-i {
-			t.Errorf("%d redirects are listed, want %d", n, 3-i)
+	for i, name := range []string{"80-tcp", "dns", "443-tcp", "80-sctp"} {
+		if n := strings.Count(r.redirects(t), `"name"`); n != 4-i {
+			t.Errorf("%d redirects are listed, want %d", n, 4-i)
 		}
 		if status, text := r.redirect(t, PathRemoveRedirect, m{"name": name}); status != http.StatusOK {
 			t.Errorf("remove %s: %d %s", name, status, text)

@@ -70,6 +70,12 @@ func On(proto string, port uint16) ([]Socket, error) {
 	return out, nil
 }
 
+// HasIPv6 says whether the caller's network namespace has an IPv6 address.
+func HasIPv6() bool {
+	addrs, err := os.ReadFile("/proc/thread-self/net/if_inet6")
+	return err == nil && len(addrs) > 0
+}
+
 // Parse reads the sockets that are in a state, two digits, from a file of
 // /proc/net.
 func Parse(r io.Reader, state string) ([]Socket, error) {

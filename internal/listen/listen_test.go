@@ -7,6 +7,8 @@ import (
 	"os"
 	"strings"
 	"testing"
+
+	"nftnet/internal/nstest"
 )
 
 const (
@@ -113,6 +115,14 @@ func TestOwnSocket(t *testing.T) {
 	}
 	if _, err := On("sctp", 80); !errors.Is(err, errors.ErrUnsupported) {
 		t.Errorf("sctp: %v", err)
+	}
+}
+
+// TestHasIPv6: the namespace of the tests has ::1 on lo.
+func TestHasIPv6(t *testing.T) {
+	nstest.RequireInside(t)
+	if !HasIPv6() {
+		t.Error("no IPv6")
 	}
 }
 

@@ -301,6 +301,20 @@ func TestA55LoopbackServer(t *testing.T) {
 	}
 }
 
+// TestA55WithoutIPv6: a host without IPv6 is told nothing of it.
+func TestA55WithoutIPv6(t *testing.T) {
+	w := bare(t)
+	w.Host.Exec(t, "sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1")
+	w.serveAsNobody(t, "-http", "0.0.0.0:3000")
+	if out := w.mustRedirect(t, "add", "80", "3000"); strings.Count(out, "\n") != 1 {
+		t.Errorf("add says %q", out)
+	}
+	reaches(t, w.LAN, "LAN", url(w.HostAddr4, 80))
+	reaches(t, w.Host, "host", "http://127.0.0.1:80/")
+	w.mustRedirect(t, "rm", "80")
+	nstestFree(t, w, "0.0.0.0:80")
+}
+
 // TestA55OneAddress: a redirect of one address leaves the others alone.
 func TestA55OneAddress(t *testing.T) {
 	w := bare(t)
