@@ -2,6 +2,7 @@ package nstest
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -173,6 +174,21 @@ func (e *Engine) TryDocker(args ...string) (stdout, stderr string, err error) {
 // the user's configuration.
 func (e *Engine) docker(args ...string) *exec.Cmd {
 	return e.sb.Command(append([]string{"docker", "--host", "unix://" + e.Socket, "--config", filepath.Join(e.sb.Dir, "cli")}, args...)...)
+}
+
+// Create makes a container by the engine's API, for what the client does not
+// ask of an old engine.
+func (e *Engine) Create(t testing.TB, name string, container map[string]any) {
+	t.Helper()
+	body, err := json.Marshal(container)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := e.sb.Exec(t, "curl", "-sS", "--unix-socket", e.Socket, "-H", "Content-Type: application/json",
+		"-d", string(body), "http://docker/containers/create?name="+name)
+	if !strings.Contains(out, `"Id"`) {
+		t.Fatalf("create container %s: %s", name, out)
+	}
 }
 
 // WaitLog waits until a container has printed a text: "ready" by "/peer serve".

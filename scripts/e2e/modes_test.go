@@ -304,8 +304,20 @@ func TestAdoptedBridge(t *testing.T) {
 func TestA39InterfaceOptions(t *testing.T) {
 	w := newWorld(t)
 	w.dual(t, "web", 81, "-o", "com.docker.network.driver.mtu=1380", "-o", "com.docker.network.container_iface_prefix=lan")
-	w.run(t, "c1", "web", "--ip", "10.81.0.77", "--ip6", "fd00:81::77", "--mac-address", "02:00:5e:10:00:77",
-		"--sysctl", "net.ipv4.conf.default.forwarding=0", "-p", "8080:80")
+	// The client asks a later engine than Debian's for a link address.
+	w.engine.Create(t, "c1", map[string]any{
+		"Image": w.image, "Cmd": []string{"/peer", "serve", "-http", ":80"}, "MacAddress": "02:00:5e:10:00:77",
+		"ExposedPorts": map[string]any{"80/tcp": struct{}{}},
+		"HostConfig": map[string]any{
+			"NetworkMode": "web", "Sysctls": map[string]string{"net.ipv4.conf.default.forwarding": "0"},
+			"PortBindings": map[string]any{"80/tcp": []any{map[string]string{"HostPort": "8080"}}},
+		},
+		"NetworkingConfig": map[string]any{"EndpointsConfig": map[string]any{"web": map[string]any{
+			"IPAMConfig": map[string]string{"IPv4Address": "10.81.0.77", "IPv6Address": "fd00:81::77"},
+		}}},
+	})
+	w.engine.Docker(t, "start", "c1")
+	w.engine.WaitLog(t, "c1", "ready")
 	out := w.engine.Docker(t, "exec", "c1", "ip", "addr")
 	for _, want := range []string{"lan0", "mtu 1380", "02:00:5e:10:00:77", "10.81.0.77/24", "fd00:81::77/64"} {
 		if !strings.Contains(out, want) {

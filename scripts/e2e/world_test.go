@@ -78,9 +78,12 @@ func (w *world) startEngine(t *testing.T) {
 }
 
 // startDriver starts nftnet and waits until it serves.
-func (w *world) startDriver(t *testing.T) {
+func (w *world) startDriver(t *testing.T, args ...string) {
 	t.Helper()
-	w.driver = w.Start(t, "nftnet", "env", "DOCKER_HOST=unix://"+filepath.Join(w.Dir, "docker.sock"), binary, "serve", "--state", w.state, "--socket", socket, "--log-level", "debug")
+	w.driver = w.Start(t, "nftnet", append([]string{
+		"env", "DOCKER_HOST=unix://" + filepath.Join(w.Dir, "docker.sock"), binary, "serve",
+		"--state", w.state, "--socket", socket, "--log-level", "debug",
+	}, args...)...)
 	w.driver.WaitFor(t, "msg=serving", 10*time.Second)
 }
 

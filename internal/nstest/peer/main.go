@@ -6,6 +6,7 @@
 //	peer http [-timeout 2s] [-from ip] URL
 //	peer udp [-timeout 1s] [-from ip:port] ADDR
 //	peer tcp [-timeout 2s] [-from ip:port] ADDR
+//	peer frame INTERFACE HEX
 package main
 
 import (
@@ -25,7 +26,7 @@ import (
 	"nftnet/internal/nstest/wire"
 )
 
-const usage = "usage: peer serve|http|udp|tcp [flags] [URL|ADDR]"
+const usage = "usage: peer serve|http|udp|tcp|frame [flags] [URL|ADDR]"
 
 func main() {
 	if err := run(os.Args[1:], os.Stdout); err != nil {
@@ -43,6 +44,8 @@ func run(args []string, out io.Writer) error {
 		return serve(args[1:], out)
 	case "http":
 		return ask(args[0], args[1:], 2*time.Second, askHTTP, out)
+	case "frame":
+		return frame(args[1:])
 	case "udp":
 		return ask(args[0], args[1:], time.Second, askConn("udp", wire.AskUDP), out)
 	case "tcp":
