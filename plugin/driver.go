@@ -510,16 +510,23 @@ func (d *Driver) publish(req connectivityRequest) error {
 	return d.change(n.ID, e.ID, func(s *desired.State) { s.Endpoints[e.ID] = e })
 }
 
-// takeOver ends the ports that other endpoints of the same container publish for
-// the family that they lack and e has: Docker does not say that e is the
-// container's gateway of that family now. d.mu is held.
+// siblings are the other endpoints of an endpoint's container.
+func (d *Driver) siblings(e desired.Endpoint) []desired.Endpoint {
+	if e.Sandbox == "" {
+		return nil
+	}
+	return slices.DeleteFunc(d.state.SortedEndpoints(), func(o desired.Endpoint) bool {
+		return o.ID == e.ID || o.Sandbox != e.Sandbox
+	})
+}
+
+// takeOver ends the ports that siblings serve across families and e has an
+// address for: Docker does not say that e is the container's gateway of that
+// family now. d.mu is held.
 func (d *Driver) takeOver(e desired.Endpoint) error {
-	for _, other := range d.state.SortedEndpoints() {
-		if other.ID == e.ID || e.Sandbox == "" || other.Sandbox != e.Sandbox {
-			continue
-		}
+	for _, other := range d.siblings(e) {
 		kept := slices.DeleteFunc(slices.Clone(other.Published), func(p desired.Port) bool {
-			return !p.Direct() && p.Host.Addr().Is6() && p.Container.Addr().Is4() && e.IPv6.IsValid()
+			return p.Across() && e.Has(p.Host.Addr())
 		})
 		if len(kept) == len(other.Published) {
 			continue

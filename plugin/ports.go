@@ -202,6 +202,9 @@ func (d *Driver) holdAll(r bindingRequest, number uint16, e desired.Endpoint, ow
 			Proto: r.proto, Host: netip.AddrPortFrom(host, number), Container: netip.AddrPortFrom(to, r.containerPort),
 			FreeBind: e.FreeBind,
 		}
+		if p.Across() && d.siblingHas(e, p) {
+			continue
+		}
 		if err := d.hold(p); err != nil {
 			d.release(held)
 			return nil, err
@@ -209,6 +212,14 @@ func (d *Driver) holdAll(r bindingRequest, number uint16, e desired.Endpoint, ow
 		held = append(held, p)
 	}
 	return held, nil
+}
+
+// siblingHas says whether another endpoint of the same container publishes a
+// port in the family that e would have to cross over from.
+func (d *Driver) siblingHas(e desired.Endpoint, p desired.Port) bool {
+	return slices.ContainsFunc(d.siblings(e), func(o desired.Endpoint) bool {
+		return slices.ContainsFunc(o.Published, func(q desired.Port) bool { return !q.Across() && q.Overlaps(p) })
+	})
 }
 
 // publishedError says that another endpoint of ours has a host port.

@@ -187,6 +187,14 @@ func (e Endpoint) Addrs() []netip.Addr {
 	return out
 }
 
+// Has says whether the endpoint has an address of a's family.
+func (e Endpoint) Has(a netip.Addr) bool {
+	if a.Is4() {
+		return e.IPv4.IsValid()
+	}
+	return e.IPv6.IsValid()
+}
+
 // Port is a published port: what arrives at Host goes to Container.
 type Port struct {
 	// Proto is the transport protocol's number.
@@ -209,6 +217,9 @@ func (p Port) Translated() bool {
 	h, c := p.Host.Addr(), p.Container.Addr()
 	return h.IsValid() && h.Is4() == c.Is4() && h != netip.IPv6Loopback()
 }
+
+// Across says whether the port leads from one family to the other.
+func (p Port) Across() bool { return !p.Direct() && p.Host.Addr().Is4() != p.Container.Addr().Is4() }
 
 // Direct says whether the port is published by the container's own address,
 // without a port of the host.

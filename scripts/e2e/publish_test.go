@@ -186,9 +186,9 @@ func TestA20MasqueradeOff(t *testing.T) {
 	reaches(t, w.LAN, "LAN to the published port", url(w.HostAddr4, 8080))
 }
 
-// TestGatewayMoves: the ports of a container with two networks follow its
+// TestA38GatewayMoves: the ports of a container with two networks follow its
 // gateway, and are never published twice.
-func TestGatewayMoves(t *testing.T) {
+func TestA38GatewayMoves(t *testing.T) {
 	w := newWorld(t)
 	w.dual(t, "a1", 81)
 	w.dual(t, "a2", 82)
