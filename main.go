@@ -31,7 +31,11 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := root().ExecuteContext(ctx)
 	stop()
-	if err != nil {
+	switch {
+	case errors.Is(err, errObstacle):
+		// What is wrong has been printed.
+		os.Exit(1)
+	case err != nil:
 		fmt.Fprintln(os.Stderr, "nftnet:", err)
 		os.Exit(1)
 	}
@@ -57,7 +61,7 @@ func root() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	cmd.AddCommand(serveCommand(), inspectCommand(), portsCommand(), redirectCommand(), versionCommand())
+	cmd.AddCommand(serveCommand(), inspectCommand(), portsCommand(), redirectCommand(), statusCommand(), versionCommand())
 	return cmd
 }
 

@@ -92,6 +92,8 @@ const (
 	Info Level = "info"
 	// Warn points at something that most likely is not meant so.
 	Warn Level = "warn"
+	// Error points at something that keeps from working what is asked for.
+	Error Level = "error"
 	// Unknown marks an explanation that is not whole, because a part of the
 	// object is not understood.
 	Unknown Level = "unknown"
@@ -140,4 +142,6 @@ const (
 	TopicCounter Topic = "counter"
 	// TopicCustom says what is customary about a well-known object.
 	TopicCustom Topic = "custom"
+	// TopicObstacle says what is in the way of a network's packets.
+	TopicObstacle Topic = "obstacle"
 )

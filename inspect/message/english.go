@@ -437,5 +437,27 @@ var English = Catalogue{
 		"counter.many":     "So far {n} packets, {size}.",
 		"counter.nat.one":  "So far the first packet of {n} connection.",
 		"counter.nat.many": "So far the first packets of {n} connections.",
+
+		// What is in the way. The flow begins the sentence.
+		"host.driver":  "The driver does not answer on {socket}: {why}. Ports of running containers stay published, but Docker cannot start others, and nobody mends the table.",
+		"host.table":   "Table {table} is not in the kernel: no port is published, nothing is isolated, and containers do not get out.",
+		"host.keeper":  "The keeper table, {table}, is not there: connections that stand may break when somebody flushes the ruleset. It takes Linux 5.12.",
+		"host.forward": "The host does not forward {family} ({name} is 0): containers do not get out by it, and published ports do not answer.",
+
+		"obstacle.drops":           "{flow} do not work: {chain} at {hook} drops {what} {by}.",
+		"obstacle.perhaps":         "{flow} may not work: {chain} at {hook} drops {what} {by}, unless something lets them pass that cannot be known here.",
+		"obstacle.flow.published":  "Connections from outside to published ports of {networks} ({families})",
+		"obstacle.flow.outgoing":   "Connections to the outside from containers of {networks} ({families})",
+		"obstacle.flow.neighbours": "Connections between containers of {networks} ({families}), whose frames this host sends through the IP hooks (net.bridge.bridge-nf-call-iptables),",
+		"obstacle.networks.one":    "network {networks}",
+		"obstacle.networks.many":   "networks {networks}",
+		"obstacle.what.first":      "their first packets",
+		"obstacle.what.later":      "their later packets",
+		"obstacle.what.answer":     "the answers",
+		"obstacle.by.policy":       "by its policy drop",
+		"obstacle.by.rule":         "by {rule}",
+		"obstacle.by.end":          "by its policy drop, at the end of {chain}",
+		"obstacle.by.return":       "by its policy drop, behind {rule}",
+		"obstacle.rule":            "rule {n} of {chain} (handle {handle})",
 	},
 }

@@ -26,7 +26,7 @@ func newPalette(color bool) palette {
 	if !color {
 		return palette{
 			header: plain, nft: plain,
-			levels: map[inspect.Level]style{inspect.Info: plain, inspect.Warn: plain, inspect.Unknown: plain},
+			levels: map[inspect.Level]style{inspect.Info: plain, inspect.Warn: plain, inspect.Unknown: plain, inspect.Error: plain},
 		}
 	}
 	of := func(s lipgloss.Style) style { return func(t string) string { return s.Render(t) } }
@@ -37,6 +37,7 @@ func newPalette(color bool) palette {
 			inspect.Info:    of(lipgloss.NewStyle().Faint(true)),
 			inspect.Warn:    of(lipgloss.NewStyle().Foreground(lipgloss.Yellow)),
 			inspect.Unknown: of(lipgloss.NewStyle().Foreground(lipgloss.Magenta)),
+			inspect.Error:   of(lipgloss.NewStyle().Bold(true).Foreground(lipgloss.Red)),
 		},
 	}
 }

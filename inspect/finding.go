@@ -1,0 +1,274 @@
+package inspect
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+
+	"nftnet/internal/ruleset"
+)
+
+// Finding is a note on something that keeps packets from where they should go.
+type Finding struct {
+	Note
+	// Flow, Networks and Families are what it concerns; empty for everything.
+	// Networks are names, or ids where there are none; families "IPv4", "IPv6".
+	Flow     Flow
+	Networks []string
+	Families []string
+	// Mend is a line for a shell that mends it; empty where none is known.
+	Mend string
+}
+
+// Findings lists what is in the way of the driver's networks: errors that stop
+// what is asked for certainly, and warnings where that depends on something
+// that cannot be known from here.
+func (m *Model) Findings(h Host) []Finding {
+	out := m.hostFindings(h)
+	for _, hook := range m.Hooks {
+		if hook.Object.Layer != LayerIP || !slices.Contains(forwardHooks, hook.Object.Hook) {
+			continue
+		}
+		for _, b := range hook.Chains {
+			if b.Chain.Base.Type == "filter" && !isOwn(b.Table) {
+				out = append(out, m.obstacles(h, b)...)
+			}
+		}
+	}
+	return out
+}
+
+// forwardHooks are those that a packet meets which is passed on.
+var forwardHooks = []ruleset.Hook{ruleset.HookPrerouting, ruleset.HookForward, ruleset.HookPostrouting}
+
+func isOwn(t *ruleset.Table) bool {
+	return t.Family == ruleset.FamilyInet && (t.Name == OwnTable || t.Name == KeeperTable)
+}
+
+func (m *Model) hostFindings(h Host) []Finding {
+	var out []Finding
+	add := func(level Level, mend, sentence string) {
+		o := Object{Kind: KindRuleset}
+		out = append(out, Finding{Note: Note{Object: o, Level: level, Topic: TopicObstacle, Sentence: sentence}, Mend: mend})
+	}
+	if h.Driver != nil {
+		add(Error, "systemctl start nftnet", m.say.Say("host.driver", "socket", h.Socket, "why", h.Driver.Error()))
+	}
+	if m.Ruleset.Table(ruleset.FamilyInet, OwnTable) == nil && (h.Driver == nil || len(h.Sites) > 0) {
+		add(Error, "systemctl restart nftnet", m.say.Say("host.table", "table", "inet "+OwnTable))
+	} else if h.Driver == nil && m.Ruleset.Table(ruleset.FamilyInet, KeeperTable) == nil {
+		add(Info, "", m.say.Say("host.keeper", "table", "inet "+KeeperTable))
+	}
+	for _, v6 := range []bool{false, true} {
+		routed := slices.ContainsFunc(h.Sites, func(s Site) bool { return s.has(v6) && !s.Internal })
+		if routed && !h.sysctls(v6).Forward {
+			name := "net.ipv4.ip_forward"
+			if v6 {
+				name = "net.ipv6.conf.all.forwarding"
+			}
+			add(Error, "sysctl -w "+name+"=1", m.say.Say("host.forward", "family", familyName(v6), "name", name))
+		}
+	}
+	return out
+}
+
+func familyName(v6 bool) string {
+	if v6 {
+		return "IPv6"
+	}
+	return "IPv4"
+}
+
+// obstacle is what a base chain does to one flow, over all networks and
+// families to which it does the same.
+type obstacle struct {
+	base  *BaseChain
+	flow  Flow
+	level Level
+	// missed is the first kind of packet that does not pass.
+	missed stage
+	sites  []Site
+	v6     []bool
+	ends   []end
+	// needs are the packets to let pass, and where.
+	needs []need
+	ports []Port
+}
+
+// need is a kind of packet that is dropped at a place.
+type need struct {
+	stage stage
+	at    place
+}
+
+// obstacles asks what a base chain does to every flow.
+func (m *Model) obstacles(h Host, b *BaseChain) []Finding {
+	var list []*obstacle
+	for _, v6 := range []bool{false, true} {
+		if v6 && !b.IPv6 || !v6 && !b.IPv4 {
+			continue
+		}
+		for _, site := range h.Sites {
+			for _, s := range stages {
+				for _, q := range questions(h, site, s, v6) {
+					list = m.ask(list, b, q)
+				}
+			}
+		}
+	}
+	return m.report(h, list)
+}
+
+// mostPorts bounds how many ports of a network are looked at one by one.
+const mostPorts = 256
+
+// questions puts a stage to a network: once for each of its published ports of
+// a family, or for any port where it has none yet or very many.
+func questions(h Host, site Site, s stage, v6 bool) []question {
+	if !s.asked(h, site, v6) {
+		return nil
+	}
+	var out []question
+	if s.flow == FlowPublished && len(site.Ports) <= mostPorts {
+		for _, p := range site.Ports {
+			if p.Container.Addr().Is6() == v6 {
+				out = append(out, question{stage: s, host: h, site: site, v6: v6, port: p})
+			}
+		}
+	}
+	if len(out) == 0 {
+		out = []question{{stage: s, host: h, site: site, v6: v6}}
+	}
+	return out
+}
+
+// ask enters the answer to a question.
+func (m *Model) ask(list []*obstacle, b *BaseChain, q question) []*obstacle {
+	f := m.fate(b, q.packet(b))
+	level := Error
+	switch {
+	case f.drops():
+	case f.mayDrop():
+		level = Warn
+	default:
+		return list
+	}
+	i := slices.IndexFunc(list, func(o *obstacle) bool { return o.flow == q.flow && o.level == level })
+	if i < 0 {
+		i = len(list)
+		list = append(list, &obstacle{base: b, flow: q.flow, level: level, missed: q.stage})
+	}
+	list[i].add(q, f)
+	return list
+}
+
+func (o *obstacle) add(q question, f fate) {
+	if !slices.ContainsFunc(o.sites, func(s Site) bool { return s.Network.Bridge == q.site.Network.Bridge }) {
+		o.sites = append(o.sites, q.site)
+	}
+	if !slices.Contains(o.v6, q.v6) {
+		o.v6 = append(o.v6, q.v6)
+	}
+	if q.port.Proto != 0 && !slices.Contains(o.ports, q.port) {
+		o.ports = append(o.ports, q.port)
+	}
+	for _, e := range f.ordinary {
+		if e.accept {
+			continue
+		}
+		if !slices.Contains(o.ends, e) {
+			o.ends = append(o.ends, e)
+		}
+		if n := (need{q.stage, e.place}); !slices.Contains(o.needs, n) {
+			o.needs = append(o.needs, n)
+		}
+	}
+}
+
+// report puts obstacles into words. Those that one line mends are one finding.
+func (m *Model) report(h Host, list []*obstacle) []Finding {
+	var out []Finding
+	for _, o := range list {
+		f := m.finding(h, o)
+		same := slices.IndexFunc(out, func(g Finding) bool { return g.Mend != "" && g.Mend == f.Mend && g.Level == f.Level })
+		if same >= 0 {
+			out[same].Sentence += m.say.Say("sentence.join") + f.Sentence
+			out[same].Flow = ""
+			continue
+		}
+		out = append(out, f)
+	}
+	return out
+}
+
+func (m *Model) finding(h Host, o *obstacle) Finding {
+	f := Finding{
+		Note: Note{Object: o.base.Object, Level: o.level, Topic: TopicObstacle},
+		Flow: o.flow, Mend: m.mend(h, o),
+	}
+	for _, s := range o.sites {
+		f.Networks = append(f.Networks, siteName(s))
+	}
+	for _, v6 := range o.v6 {
+		f.Families = append(f.Families, familyName(v6))
+	}
+	var by []string
+	for _, e := range o.ends {
+		by = append(by, m.by(o.base, e))
+		f.Evidence = append(f.Evidence, m.proof(o.base, e))
+	}
+	id := "obstacle.drops"
+	if o.level != Error {
+		id = "obstacle.perhaps"
+	}
+	what := "obstacle.what.first"
+	switch {
+	case o.missed.reply:
+		what = "obstacle.what.answer"
+	case o.missed.state != ruleset.StateNew:
+		what = "obstacle.what.later"
+	}
+	f.Sentence = m.say.Say(id, "flow", m.say.Say("obstacle.flow."+string(o.flow), "networks",
+		m.say.Count("obstacle.networks", uint64(len(f.Networks)), "networks", m.say.And(m.shortened(f.Networks))),
+		"families", m.say.And(f.Families)),
+		"chain", o.base.Object.String(), "hook", m.hookName(o.base.Hook), "what", m.say.Say(what), "by", m.say.Or(m.shortened(by)))
+	return f
+}
+
+func siteName(s Site) string {
+	if s.Network.Name != "" {
+		return s.Network.Name
+	}
+	if s.Network.ID != "" {
+		return s.Network.ID
+	}
+	return s.Network.Bridge
+}
+
+// by says what drops the packet.
+func (m *Model) by(b *BaseChain, e end) string {
+	switch {
+	case !e.policy:
+		return m.say.Say("obstacle.by.rule", "rule", m.handled(e.place))
+	case e.place.rule == none && e.place.chain == b.Object:
+		return m.say.Say("obstacle.by.policy")
+	case e.place.rule == none:
+		return m.say.Say("obstacle.by.end", "chain", e.place.chain.Chain)
+	}
+	return m.say.Say("obstacle.by.return", "rule", m.handled(e.place))
+}
+
+// handled names a rule by its place and the kernel's handle.
+func (m *Model) handled(at place) string {
+	handle := m.chains[at.chain].chain.Rules[at.rule].Handle
+	return m.say.Say("obstacle.rule", "n", strconv.Itoa(at.rule+1), "chain", at.chain.Chain, "handle", strconv.FormatUint(handle, 10))
+}
+
+// proof is the part of the ruleset that decides.
+func (m *Model) proof(b *BaseChain, e end) Evidence {
+	if e.place.rule != none {
+		o := e.place.chain.rule(e.place.rule)
+		return Evidence{o, m.evidence(o).Text}
+	}
+	return Evidence{b.Object, fmt.Sprintf("chain %s { %s }", b.Chain.Name, b.Chain.Base)}
+}

@@ -1,0 +1,234 @@
+package inspect
+
+import (
+	"net/netip"
+
+	"nftnet/internal/ruleset"
+)
+
+// Flow is a kind of connection that a network lives by.
+type Flow string
+
+// The flows.
+const (
+	// FlowPublished is from outside to a published port.
+	FlowPublished Flow = "published"
+	// FlowOutgoing is from a container to the outside.
+	FlowOutgoing Flow = "outgoing"
+	// FlowNeighbours is between two containers of one network. The IP hooks see it
+	// only where bridged frames are sent there.
+	FlowNeighbours Flow = "neighbours"
+)
+
+// stage is one kind of packet of a flow.
+type stage struct {
+	flow Flow
+	// inward packets go to the container, others come from it.
+	inward, reply bool
+	state         uint32
+}
+
+var stages = []stage{
+	{FlowPublished, true, false, ruleset.StateNew},
+	{FlowPublished, true, false, ruleset.StateEstablished},
+	{FlowPublished, false, true, ruleset.StateEstablished},
+	{FlowOutgoing, false, false, ruleset.StateNew},
+	{FlowOutgoing, false, false, ruleset.StateEstablished},
+	{FlowOutgoing, true, true, ruleset.StateEstablished},
+	{FlowNeighbours, true, false, ruleset.StateNew},
+	{FlowNeighbours, true, false, ruleset.StateEstablished},
+}
+
+// asked says whether a network has such packets of a family.
+func (s stage) asked(h Host, site Site, v6 bool) bool {
+	if !site.has(v6) {
+		return false
+	}
+	if s.flow == FlowNeighbours {
+		return h.sysctls(v6).Bridged && !site.Isolated
+	}
+	return !site.Internal
+}
+
+// Packets below this priority at prerouting are not tracked yet
+// (NF_IP_PRI_CONNTRACK in linux/netfilter_ipv4.h).
+const priorityConntrack int32 = -200
+
+// tracked says whether connections are known where a chain is called, and
+// translated whether destinations are translated there.
+func tracked(b *BaseChain) bool {
+	return b.Chain.Base.Hook != ruleset.HookPrerouting || b.At > priorityConntrack
+}
+
+func translated(b *BaseChain) bool {
+	return b.Chain.Base.Hook != ruleset.HookPrerouting || b.At > ruleset.PriorityDstNAT
+}
+
+// question is a stage put to one network, one family and, where it is of a
+// published port, one port.
+type question struct {
+	stage
+	host Host
+	site Site
+	v6   bool
+	port Port
+}
+
+// packet is what is known of the question's packet where a base chain meets it.
+func (q question) packet(b *BaseChain) packet {
+	p := packet{}
+	q.addInterfaces(p, b.Chain.Base.Hook)
+	q.addProtocol(p)
+	q.addAddresses(p, translated(b))
+	q.addConnection(p, tracked(b), translated(b))
+	return p
+}
+
+func (q question) addInterfaces(p packet, h ruleset.Hook) {
+	inside := []ruleset.Value{ruleset.Iface("lo")}
+	for _, s := range q.host.Sites {
+		inside = append(inside, ruleset.Iface(s.Network.Bridge))
+	}
+	for _, name := range q.host.Inside {
+		inside = append(inside, ruleset.Iface(name))
+	}
+	bridge, outside := exactly(ruleset.Iface(q.site.Network.Bridge)), noneOf(inside...)
+	in, out := bridge, bridge
+	switch {
+	case q.flow == FlowNeighbours:
+	case q.inward:
+		in = outside
+	default:
+		out = outside
+	}
+	if h == ruleset.HookPrerouting {
+		out = exactly(ruleset.Iface(""))
+	}
+	p[iifname], p[oifname] = in, out
+}
+
+func (q question) addProtocol(p packet) {
+	family, ether := ruleset.NFProtoIPv4, uint16(0x0800)
+	if q.v6 {
+		family, ether = ruleset.NFProtoIPv6, 0x86dd
+	}
+	p[nfproto] = exactly(ruleset.NFProto(family))
+	p[ruleset.Meta{Key: ruleset.MetaProtocol}] = exactly(
+		ruleset.Value{Type: ruleset.TypeEtherType, Data: ruleset.Port(ether).Data})
+	// The link layer gave it to this host: packets for others are not forwarded.
+	p[ruleset.Meta{Key: ruleset.MetaPktType}] = exactly(ruleset.Value{Type: ruleset.TypePktType, Data: "\x00"})
+	if q.port.Proto == 0 {
+		return
+	}
+	proto := exactly(ruleset.Proto(q.port.Proto))
+	for _, x := range []ruleset.Expr{l4proto, ruleset.IPProtocol, ruleset.IP6NextHdr, ruleset.Ct{Key: ruleset.CtProtocol},
+		ruleset.Ct{Key: ruleset.CtProtocol, Dir: ruleset.Original}} {
+		p[x] = proto
+	}
+}
+
+func (q question) addAddresses(p packet, translated bool) {
+	container, outside := q.container(), q.outside()
+	src, dst := ruleset.Expr(ruleset.IPSaddr), ruleset.Expr(ruleset.IPDaddr)
+	original := ruleset.CtIPSaddr
+	if q.v6 {
+		src, dst, original = ruleset.IP6Saddr, ruleset.IP6Daddr, ruleset.CtIP6Saddr
+	}
+	p[src], p[dst] = container, outside
+	if q.inward {
+		p[src], p[dst] = outside, container
+	}
+	if q.inward && !translated {
+		// Before it is translated, it is for an address of the host.
+		p[dst] = known{}
+	}
+	if q.flow == FlowNeighbours {
+		p[src], p[dst] = container, container
+	}
+	p[ruleset.Ct{Key: original, Dir: ruleset.Original}] = outside
+	if q.flow != FlowPublished {
+		p[ruleset.Ct{Key: original, Dir: ruleset.Original}] = container
+	}
+	q.addPorts(p, translated)
+}
+
+func (q question) addPorts(p packet, translated bool) {
+	if q.port.Proto == 0 {
+		return
+	}
+	port := q.port.Container.Port()
+	field := ruleset.Expr(ruleset.THDport)
+	switch {
+	case q.reply:
+		field = ruleset.THSport
+	case !translated:
+		port = q.port.Host.Port()
+	}
+	p[field] = exactly(ruleset.Port(port))
+	p[ruleset.Ct{Key: ruleset.CtProtoDst, Dir: ruleset.Original}] = exactly(ruleset.Port(q.port.Host.Port()))
+}
+
+func (q question) addConnection(p packet, tracked, translated bool) {
+	if !tracked {
+		// The kernel calls a packet invalid that it does not know.
+		p[ruleset.Ct{Key: ruleset.CtState}] = flags(allFlags, ruleset.StateInvalid)
+		return
+	}
+	p[ruleset.Ct{Key: ruleset.CtState}] = flags(allFlags, q.state)
+	status := uint32(0)
+	// The first packet becomes one of a translated connection only by then.
+	if q.flow == FlowPublished && (translated || q.state != ruleset.StateNew) {
+		status = ruleset.StatusDNAT
+	}
+	p[ruleset.Ct{Key: ruleset.CtStatus}] = flags(ruleset.StatusDNAT, status)
+	direction := "\x00"
+	if q.reply {
+		direction = "\x01"
+	}
+	p[ruleset.Ct{Key: ruleset.CtDirection}] = exactly(ruleset.Value{Type: ruleset.TypeCtDir, Data: direction})
+}
+
+// container is what is known of the container's address.
+func (q question) container() known {
+	if a := q.port.Container.Addr(); a.IsValid() {
+		return exactly(ruleset.Addr(a))
+	}
+	var k known
+	for _, s := range q.site.Network.Subnets {
+		if s.Prefix.Addr().Is6() == q.v6 {
+			k.in = append(k.in, spanOfPrefix(s.Prefix))
+		}
+	}
+	return k
+}
+
+// outside is what is known of an address that is no container's.
+func (q question) outside() known {
+	var k known
+	for _, s := range q.host.Sites {
+		for _, n := range s.Network.Subnets {
+			k.out = append(k.out, spanOfPrefix(n.Prefix))
+		}
+	}
+	for _, p := range q.host.Subnets {
+		k.out = append(k.out, spanOfPrefix(p))
+	}
+	return k.ofLength(q.v6)
+}
+
+// ofLength keeps the ranges of addresses of one family: those of the other
+// would compare as nonsense.
+func (k known) ofLength(v6 bool) known {
+	var kept known
+	for _, s := range k.out {
+		if (len(s.low) == 16) == v6 {
+			kept.out = append(kept.out, s)
+		}
+	}
+	return kept
+}
+
+func spanOfPrefix(p netip.Prefix) span {
+	p = p.Masked()
+	return spanOf(ruleset.Addr(p.Addr()), ruleset.Addr(ruleset.LastAddr(p)))
+}
