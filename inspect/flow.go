@@ -85,7 +85,8 @@ func (q question) packet(b *BaseChain) packet {
 }
 
 func (q question) addInterfaces(p packet, h ruleset.Hook) {
-	inside := []ruleset.Value{ruleset.Iface("lo")}
+	// Whatever has a name of the driver's kind is no way out, either.
+	inside := []ruleset.Value{ruleset.Iface("lo"), {Type: ruleset.TypeIfname, Data: ownBridges}}
 	for _, s := range q.host.Sites {
 		inside = append(inside, ruleset.Iface(s.Network.Bridge))
 	}

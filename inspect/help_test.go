@@ -12,20 +12,21 @@ import (
 
 // Short words for the tables below.
 var (
-	iifname = ruleset.Meta{Key: ruleset.MetaIIFName}
-	oifname = ruleset.Meta{Key: ruleset.MetaOIFName}
-	l4proto = ruleset.Meta{Key: ruleset.MetaL4Proto}
-	nfproto = ruleset.Meta{Key: ruleset.MetaNFProto}
-	mark    = ruleset.Meta{Key: ruleset.MetaMark}
-	ctState = ruleset.Ct{Key: ruleset.CtState}
-	ctStat  = ruleset.Ct{Key: ruleset.CtStatus}
-	accept  = ruleset.Verdict{Kind: ruleset.Accept}
-	drop    = ruleset.Verdict{Kind: ruleset.Drop}
-	ret     = ruleset.Verdict{Kind: ruleset.Return}
-	counter = ruleset.Counter{}
-	local   = ruleset.Is(ruleset.FibDaddrType, ruleset.HostUint32(ruleset.TypeFibAddrType, ruleset.FibLocal))
-	addr    = netip.MustParseAddr
-	prefix  = netip.MustParsePrefix
+	iifname  = ruleset.Meta{Key: ruleset.MetaIIFName}
+	oifname  = ruleset.Meta{Key: ruleset.MetaOIFName}
+	l4proto  = ruleset.Meta{Key: ruleset.MetaL4Proto}
+	nfproto  = ruleset.Meta{Key: ruleset.MetaNFProto}
+	mark     = ruleset.Meta{Key: ruleset.MetaMark}
+	ctState  = ruleset.Ct{Key: ruleset.CtState}
+	ctStat   = ruleset.Ct{Key: ruleset.CtStatus}
+	accept   = ruleset.Verdict{Kind: ruleset.Accept}
+	drop     = ruleset.Verdict{Kind: ruleset.Drop}
+	ret      = ruleset.Verdict{Kind: ruleset.Return}
+	counter  = ruleset.Counter{}
+	local    = ruleset.Is(ruleset.FibDaddrType, ruleset.HostUint32(ruleset.TypeFibAddrType, ruleset.FibLocal))
+	addr     = netip.MustParseAddr
+	prefix   = netip.MustParsePrefix
+	addrPort = netip.MustParseAddrPort
 )
 
 func field(proto, name string) ruleset.Payload {
