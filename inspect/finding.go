@@ -109,9 +109,14 @@ func (m *Model) obstacles(h Host, b *BaseChain) []Finding {
 			continue
 		}
 		for _, site := range h.Sites {
-			for _, s := range stages {
-				for _, q := range questions(h, site, s, v6) {
-					list = m.ask(list, b, q)
+			for _, flow := range flows {
+				if !flow.asked(h, site, v6) {
+					continue
+				}
+				for _, q := range questions(h, site, flow, v6) {
+					if q.answerable(b) {
+						list = m.ask(list, b, q)
+					}
 				}
 			}
 		}
@@ -122,47 +127,65 @@ func (m *Model) obstacles(h Host, b *BaseChain) []Finding {
 // mostPorts bounds how many ports of a network are looked at one by one.
 const mostPorts = 256
 
-// questions puts a stage to a network: once for each of its published ports of
-// a family, or for any port where it has none yet or very many.
-func questions(h Host, site Site, s stage, v6 bool) []question {
-	if !s.asked(h, site, v6) {
-		return nil
+// questions puts a flow to a network: once for each of its published ports of a
+// family, or for any port where it has none yet or very many.
+func questions(h Host, site Site, flow Flow, v6 bool) []question {
+	any := question{host: h, site: site, flow: flow, v6: v6}
+	if flow != FlowPublished || len(site.Ports) > mostPorts {
+		return []question{any}
 	}
 	var out []question
-	if s.flow == FlowPublished && len(site.Ports) <= mostPorts {
-		for _, p := range site.Ports {
-			if p.Container.Addr().Is6() == v6 {
-				out = append(out, question{stage: s, host: h, site: site, v6: v6, port: p})
-			}
+	for _, p := range site.Ports {
+		if p.Container.Addr().Is6() == v6 {
+			one := any
+			one.port = p
+			out = append(out, one)
 		}
 	}
 	if len(out) == 0 {
-		out = []question{{stage: s, host: h, site: site, v6: v6}}
+		out = []question{any}
 	}
 	return out
 }
 
-// ask enters the answer to a question.
+// answerable says whether enough is known of a question: a port that nobody has
+// published yet has no number before it is translated.
+func (q question) answerable(b *BaseChain) bool {
+	return q.flow != FlowPublished || q.port.Proto != 0 || translated(b)
+}
+
+// missed is a stage of a question that is dropped, or may be.
+type missed struct {
+	stage stage
+	fate  fate
+}
+
+// ask enters the answer to a question: a flow works where all its stages do.
 func (m *Model) ask(list []*obstacle, b *BaseChain, q question) []*obstacle {
-	f := m.fate(b, q.packet(b))
-	level := Error
-	switch {
-	case f.drops():
-	case f.mayDrop():
-		level = Warn
-	default:
+	var failed []missed
+	level := Warn
+	for _, s := range stages[q.flow] {
+		f := m.fate(b, q.packet(s, b))
+		if f.drops() {
+			level = Error
+		}
+		if f.drops() || f.mayDrop() {
+			failed = append(failed, missed{s, f})
+		}
+	}
+	if len(failed) == 0 {
 		return list
 	}
 	i := slices.IndexFunc(list, func(o *obstacle) bool { return o.flow == q.flow && o.level == level })
 	if i < 0 {
 		i = len(list)
-		list = append(list, &obstacle{base: b, flow: q.flow, level: level, missed: q.stage})
+		list = append(list, &obstacle{base: b, flow: q.flow, level: level, missed: failed[0].stage})
 	}
-	list[i].add(q, f)
+	list[i].add(q, failed)
 	return list
 }
 
-func (o *obstacle) add(q question, f fate) {
+func (o *obstacle) add(q question, failed []missed) {
 	if !slices.ContainsFunc(o.sites, func(s Site) bool { return s.Network.Bridge == q.site.Network.Bridge }) {
 		o.sites = append(o.sites, q.site)
 	}
@@ -172,14 +195,20 @@ func (o *obstacle) add(q question, f fate) {
 	if q.port.Proto != 0 && !slices.Contains(o.ports, q.port) {
 		o.ports = append(o.ports, q.port)
 	}
-	for _, e := range f.ordinary {
+	for _, f := range failed {
+		o.addEnds(f)
+	}
+}
+
+func (o *obstacle) addEnds(f missed) {
+	for _, e := range f.fate.ordinary {
 		if e.accept {
 			continue
 		}
 		if !slices.Contains(o.ends, e) {
 			o.ends = append(o.ends, e)
 		}
-		if n := (need{q.stage, e.place}); !slices.Contains(o.needs, n) {
+		if n := (need{f.stage, e.place}); !slices.Contains(o.needs, n) {
 			o.needs = append(o.needs, n)
 		}
 	}
@@ -190,15 +219,32 @@ func (m *Model) report(h Host, list []*obstacle) []Finding {
 	var out []Finding
 	for _, o := range list {
 		f := m.finding(h, o)
-		same := slices.IndexFunc(out, func(g Finding) bool { return g.Mend != "" && g.Mend == f.Mend && g.Level == f.Level })
+		same := slices.IndexFunc(out, func(g Finding) bool { return g.Mend != "" && g.Mend == f.Mend })
 		if same >= 0 {
-			out[same].Sentence += m.say.Say("sentence.join") + f.Sentence
-			out[same].Flow = ""
+			out[same].merge(f, m.say.Say("sentence.join"))
 			continue
 		}
 		out = append(out, f)
 	}
 	return out
+}
+
+// merge adds another finding that the same line mends.
+func (f *Finding) merge(o Finding, between string) {
+	f.Sentence += between + o.Sentence
+	if f.Flow != o.Flow {
+		f.Flow = ""
+	}
+	if o.Level == Error {
+		f.Level = Error
+	}
+	f.Networks = unique(append(f.Networks, o.Networks...))
+	f.Families = unique(append(f.Families, o.Families...))
+	for _, e := range o.Evidence {
+		if !slices.Contains(f.Evidence, e) {
+			f.Evidence = append(f.Evidence, e)
+		}
+	}
 }
 
 func (m *Model) finding(h Host, o *obstacle) Finding {

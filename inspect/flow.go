@@ -1,6 +1,7 @@
 package inspect
 
 import (
+	"cmp"
 	"net/netip"
 
 	"nftnet/internal/ruleset"
@@ -20,31 +21,39 @@ const (
 	FlowNeighbours Flow = "neighbours"
 )
 
+var flows = []Flow{FlowPublished, FlowOutgoing, FlowNeighbours}
+
 // stage is one kind of packet of a flow.
 type stage struct {
-	flow Flow
 	// inward packets go to the container, others come from it.
 	inward, reply bool
 	state         uint32
 }
 
-var stages = []stage{
-	{FlowPublished, true, false, ruleset.StateNew},
-	{FlowPublished, true, false, ruleset.StateEstablished},
-	{FlowPublished, false, true, ruleset.StateEstablished},
-	{FlowOutgoing, false, false, ruleset.StateNew},
-	{FlowOutgoing, false, false, ruleset.StateEstablished},
-	{FlowOutgoing, true, true, ruleset.StateEstablished},
-	{FlowNeighbours, true, false, ruleset.StateNew},
-	{FlowNeighbours, true, false, ruleset.StateEstablished},
+// stages are the packets that have to pass for a flow to work.
+var stages = map[Flow][]stage{
+	FlowPublished: {
+		{true, false, ruleset.StateNew},
+		{true, false, ruleset.StateEstablished},
+		{false, true, ruleset.StateEstablished},
+	},
+	FlowOutgoing: {
+		{false, false, ruleset.StateNew},
+		{false, false, ruleset.StateEstablished},
+		{true, true, ruleset.StateEstablished},
+	},
+	FlowNeighbours: {
+		{true, false, ruleset.StateNew},
+		{true, false, ruleset.StateEstablished},
+	},
 }
 
-// asked says whether a network has such packets of a family.
-func (s stage) asked(h Host, site Site, v6 bool) bool {
+// asked says whether a network has such connections of a family.
+func (f Flow) asked(h Host, site Site, v6 bool) bool {
 	if !site.has(v6) {
 		return false
 	}
-	if s.flow == FlowNeighbours {
+	if f == FlowNeighbours {
 		return h.sysctls(v6).Bridged && !site.Isolated
 	}
 	return !site.Internal
@@ -64,18 +73,28 @@ func translated(b *BaseChain) bool {
 	return b.Chain.Base.Hook != ruleset.HookPrerouting || b.At > ruleset.PriorityDstNAT
 }
 
-// question is a stage put to one network, one family and, where it is of a
-// published port, one port.
+// question is a flow of one network, one family and, where it is to a published
+// port, one port.
 type question struct {
-	stage
 	host Host
 	site Site
+	flow Flow
 	v6   bool
 	port Port
 }
 
-// packet is what is known of the question's packet where a base chain meets it.
-func (q question) packet(b *BaseChain) packet {
+// staged is a question about one stage of its flow.
+type staged struct {
+	question
+	stage
+}
+
+// packet is what is known of a stage's packet where a base chain meets it.
+func (q question) packet(s stage, b *BaseChain) packet {
+	return staged{q, s}.packet(b)
+}
+
+func (q staged) packet(b *BaseChain) packet {
 	p := packet{}
 	q.addInterfaces(p, b.Chain.Base.Hook)
 	q.addProtocol(p)
@@ -84,7 +103,7 @@ func (q question) packet(b *BaseChain) packet {
 	return p
 }
 
-func (q question) addInterfaces(p packet, h ruleset.Hook) {
+func (q staged) addInterfaces(p packet, h ruleset.Hook) {
 	// Whatever has a name of the driver's kind is no way out, either.
 	inside := []ruleset.Value{ruleset.Iface("lo"), {Type: ruleset.TypeIfname, Data: ownBridges}}
 	for _, s := range q.host.Sites {
@@ -108,7 +127,7 @@ func (q question) addInterfaces(p packet, h ruleset.Hook) {
 	p[iifname], p[oifname] = in, out
 }
 
-func (q question) addProtocol(p packet) {
+func (q staged) addProtocol(p packet) {
 	family, ether := ruleset.NFProtoIPv4, uint16(0x0800)
 	if q.v6 {
 		family, ether = ruleset.NFProtoIPv6, 0x86dd
@@ -118,17 +137,15 @@ func (q question) addProtocol(p packet) {
 		ruleset.Value{Type: ruleset.TypeEtherType, Data: ruleset.Port(ether).Data})
 	// The link layer gave it to this host: packets for others are not forwarded.
 	p[ruleset.Meta{Key: ruleset.MetaPktType}] = exactly(ruleset.Value{Type: ruleset.TypePktType, Data: "\x00"})
-	if q.port.Proto == 0 {
-		return
-	}
-	proto := exactly(ruleset.Proto(q.port.Proto))
+	// Where nothing says what the connection is, it is one of TCP.
+	proto := exactly(ruleset.Proto(cmp.Or(q.port.Proto, ruleset.ProtoTCP)))
 	for _, x := range []ruleset.Expr{l4proto, ruleset.IPProtocol, ruleset.IP6NextHdr, ruleset.Ct{Key: ruleset.CtProtocol},
 		ruleset.Ct{Key: ruleset.CtProtocol, Dir: ruleset.Original}} {
 		p[x] = proto
 	}
 }
 
-func (q question) addAddresses(p packet, translated bool) {
+func (q staged) addAddresses(p packet, translated bool) {
 	container, outside := q.container(), q.outside()
 	src, dst := ruleset.Expr(ruleset.IPSaddr), ruleset.Expr(ruleset.IPDaddr)
 	original := ruleset.CtIPSaddr
@@ -153,7 +170,7 @@ func (q question) addAddresses(p packet, translated bool) {
 	q.addPorts(p, translated)
 }
 
-func (q question) addPorts(p packet, translated bool) {
+func (q staged) addPorts(p packet, translated bool) {
 	if q.port.Proto == 0 {
 		return
 	}
@@ -169,7 +186,7 @@ func (q question) addPorts(p packet, translated bool) {
 	p[ruleset.Ct{Key: ruleset.CtProtoDst, Dir: ruleset.Original}] = exactly(ruleset.Port(q.port.Host.Port()))
 }
 
-func (q question) addConnection(p packet, tracked, translated bool) {
+func (q staged) addConnection(p packet, tracked, translated bool) {
 	if !tracked {
 		// The kernel calls a packet invalid that it does not know.
 		p[ruleset.Ct{Key: ruleset.CtState}] = flags(allFlags, ruleset.StateInvalid)

@@ -95,12 +95,12 @@ func (o *obstacle) pass(h Host, s stage) (ruleset.Rule, bool) {
 		ruleset.HostUint32(ruleset.TypeCtState, ruleset.StateEstablished|ruleset.StateRelated))
 	from, to := o.bridges(h, iifname), o.bridges(h, oifname)
 	switch {
-	case s.flow == FlowPublished && translated(o.base):
+	case o.flow == FlowPublished && translated(o.base):
 		return ruleset.NewRule(ruleset.Has(ruleset.Ct{Key: ruleset.CtStatus},
 			ruleset.HostUint32(ruleset.TypeCtStatus, ruleset.StatusDNAT)), accept), true
-	case s.flow == FlowNeighbours && !prerouting:
+	case o.flow == FlowNeighbours && !prerouting:
 		return ruleset.NewRule(from, to, accept), true
-	case !s.inward, s.flow == FlowNeighbours:
+	case !s.inward, o.flow == FlowNeighbours:
 		return ruleset.NewRule(from, accept), true
 	case s.state == ruleset.StateNew:
 		return o.passPorts(accept)
@@ -168,11 +168,9 @@ func (o *obstacle) everywhere(h Host) bool {
 	return true
 }
 
-// asksLike says whether a network has packets of the obstacle's flow.
+// asksLike says whether a network has connections of the obstacle's flow.
 func (s Site) asksLike(h Host, o *obstacle) bool {
-	return slices.ContainsFunc(stages, func(g stage) bool {
-		return g.flow == o.flow && (o.base.IPv4 && g.asked(h, s, false) || o.base.IPv6 && g.asked(h, s, true))
-	})
+	return o.base.IPv4 && o.flow.asked(h, s, false) || o.base.IPv6 && o.flow.asked(h, s, true)
 }
 
 // names are the obstacle's bridges as iptables and its kin write them.

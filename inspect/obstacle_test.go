@@ -132,7 +132,7 @@ func TestObstacles(t *testing.T) {
 			c.Base.Policy = ruleset.Drop
 			return c
 		}()}, []string{
-			"error published web,db IPv4,IPv6: nft 'add rule inet filter early meta l4proto . th dport { tcp . 8080 } accept'"}},
+			"error published web IPv4,IPv6: nft 'add rule inet filter early meta l4proto . th dport { tcp . 8080 } accept'"}},
 		{"a name that a shell would read", []ruleset.Chain{{Name: "a;b", Base: forwardDrop().Base, Rules: []ruleset.Rule{
 			rule(established, accept), rule(ruleset.Is(iifname, nftBridges), accept)}}}, []string{"error published web,db IPv4,IPv6: "}},
 		{"nat chains translate only", []ruleset.Chain{func() ruleset.Chain {
