@@ -62,11 +62,16 @@ or CAP_NET_ADMIN.`,
 	dockerFlag(cmd, &f.docker)
 	flags.StringVar(&f.color, "color", "auto", "auto, always or never; auto is for a terminal without NO_COLOR")
 	flags.IntVar(&f.width, "width", 0, "columns of prose (default: the terminal's, at most 100)")
-	for name, words := range map[string][]string{"format": {"text", "nft", "json"}, "color": {"auto", "always", "never"}} {
+	completeWords(cmd, map[string][]string{"format": {"text", "nft", "json"}, "color": {"auto", "always", "never"}})
+	return cmd
+}
+
+// completeWords tells the shell which words flags take.
+func completeWords(cmd *cobra.Command, flags map[string][]string) {
+	for name, words := range flags {
 		// It fails for a flag that does not exist only.
 		_ = cmd.RegisterFlagCompletionFunc(name, cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp))
 	}
-	return cmd
 }
 
 func runInspect(ctx context.Context, f inspectFlags, out, errOut io.Writer) error {

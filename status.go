@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -57,7 +58,7 @@ error was found, and 1 where one was, or where the state could not be read.`,
 			if err != nil {
 				return err
 			}
-			s, err := readStatus(cmd.Context(), socket, docker)
+			s, err := readStatus(cmd.Context(), socket, docker, cmd.ErrOrStderr())
 			if err != nil {
 				return err
 			}
@@ -76,6 +77,7 @@ error was found, and 1 where one was, or where the state could not be read.`,
 	dockerFlag(cmd, &docker)
 	cmd.Flags().StringVar(&format, "format", "text", "text or json")
 	cmd.Flags().StringVar(&color, "color", "auto", "auto, always or never; auto is for a terminal without NO_COLOR")
+	completeWords(cmd, map[string][]string{"format": {"text", "json"}, "color": {"auto", "always", "never"}})
 	return cmd
 }
 
@@ -88,20 +90,22 @@ type status struct {
 	findings  []inspect.Finding
 }
 
-func readStatus(ctx context.Context, socket, docker string) (status, error) {
+func readStatus(ctx context.Context, socket, docker string, errOut io.Writer) (status, error) {
 	rs, err := readRuleset(ctx)
 	if err != nil {
 		return status{}, err
 	}
 	ports, driverErr := askPorts(ctx, socket)
-	// Without Docker the networks have no names: nothing else is missing.
-	names, _ := dockerNames(ctx, docker)
+	names, err := dockerNames(ctx, docker)
+	if err != nil {
+		fmt.Fprintln(errOut, "nftnet: names are missing:", err)
+	}
 	s := status{published: len(ports)}
 	s.table = rs.Table(ruleset.FamilyInet, inspect.OwnTable) != nil
 	s.keeper = rs.Table(ruleset.FamilyInet, inspect.KeeperTable) != nil
 	s.host = inspect.Host{Driver: cause(driverErr), Socket: socket, Sites: sites(rs, names, ports)}
-	for _, n := range names.Networks {
-		if n.Bridge == "" || slices.ContainsFunc(s.host.Sites, func(o inspect.Site) bool { return o.Network.Bridge == n.Bridge }) {
+	for _, n := range others(names) {
+		if slices.ContainsFunc(s.host.Sites, func(o inspect.Site) bool { return o.Network.Bridge == n.Bridge }) {
 			continue
 		}
 		s.host.Inside = append(s.host.Inside, n.Bridge)
@@ -123,6 +127,31 @@ func cause(err error) error {
 		return op.Err
 	}
 	return err
+}
+
+// dockerBridge is how Docker's own driver names its bridges.
+var dockerBridge = regexp.MustCompile(`^(docker0|br-[0-9a-f]{12})$`)
+
+// others are the networks with a bridge that Docker tells of, and where it does
+// not answer the bridges that have a name of Docker's kind.
+func others(names inspect.Names) []inspect.Network {
+	var out []inspect.Network
+	for _, n := range names.Networks {
+		if n.Bridge != "" {
+			out = append(out, n)
+		}
+	}
+	links, err := net.Interfaces()
+	if err != nil {
+		return out
+	}
+	for _, l := range links {
+		known := slices.ContainsFunc(out, func(n inspect.Network) bool { return n.Bridge == l.Name })
+		if dockerBridge.MatchString(l.Name) && !known {
+			out = append(out, inspect.Network{Bridge: l.Name, Subnets: subnetsOf(l.Name)})
+		}
+	}
+	return out
 }
 
 // isOn says whether a switch of the kernel is on; one that is not there, such

@@ -24,14 +24,14 @@ type Finding struct {
 // what is asked for certainly, and warnings where that depends on something
 // that cannot be known from here.
 func (m *Model) Findings(h Host) []Finding {
-	out := m.hostFindings(h)
+	out, asked := m.hostFindings(h), questions(h)
 	for _, hook := range m.Hooks {
 		if hook.Object.Layer != LayerIP || !slices.Contains(forwardHooks, hook.Object.Hook) {
 			continue
 		}
 		for _, b := range hook.Chains {
 			if b.Chain.Base.Type == "filter" && !isOwn(b.Table) {
-				out = append(out, m.obstacles(h, b)...)
+				out = append(out, m.obstacles(h, asked, b)...)
 			}
 		}
 	}
@@ -102,56 +102,14 @@ type need struct {
 }
 
 // obstacles asks what a base chain does to every flow.
-func (m *Model) obstacles(h Host, b *BaseChain) []Finding {
+func (m *Model) obstacles(h Host, asked []question, b *BaseChain) []Finding {
 	var list []*obstacle
-	for _, v6 := range []bool{false, true} {
-		if v6 && !b.IPv6 || !v6 && !b.IPv4 {
-			continue
-		}
-		for _, site := range h.Sites {
-			for _, flow := range flows {
-				if !flow.asked(h, site, v6) {
-					continue
-				}
-				for _, q := range questions(h, site, flow, v6) {
-					if q.answerable(b) {
-						list = m.ask(list, b, q)
-					}
-				}
-			}
+	for _, q := range asked {
+		if q.meets(b) {
+			list = m.ask(list, b, q)
 		}
 	}
 	return m.report(h, list)
-}
-
-// mostPorts bounds how many ports of a network are looked at one by one.
-const mostPorts = 256
-
-// questions puts a flow to a network: once for each of its published ports of a
-// family, or for any port where it has none yet or very many.
-func questions(h Host, site Site, flow Flow, v6 bool) []question {
-	any := question{host: h, site: site, flow: flow, v6: v6}
-	if flow != FlowPublished || len(site.Ports) > mostPorts {
-		return []question{any}
-	}
-	var out []question
-	for _, p := range site.Ports {
-		if p.Container.Addr().Is6() == v6 {
-			one := any
-			one.port = p
-			out = append(out, one)
-		}
-	}
-	if len(out) == 0 {
-		out = []question{any}
-	}
-	return out
-}
-
-// answerable says whether enough is known of a question: a port that nobody has
-// published yet has no number before it is translated.
-func (q question) answerable(b *BaseChain) bool {
-	return q.flow != FlowPublished || q.port.Proto != 0 || translated(b)
 }
 
 // missed is a stage of a question that is dropped, or may be.

@@ -3,6 +3,7 @@ package inspect
 import (
 	"cmp"
 	"net/netip"
+	"slices"
 
 	"nftnet/internal/ruleset"
 )
@@ -76,11 +77,59 @@ func translated(b *BaseChain) bool {
 // question is a flow of one network, one family and, where it is to a published
 // port, one port.
 type question struct {
-	host Host
-	site Site
-	flow Flow
-	v6   bool
-	port Port
+	around *around
+	site   Site
+	flow   Flow
+	v6     bool
+	port   Port
+}
+
+// questions are those that are put to every chain: by family, network and flow.
+func questions(h Host) []question {
+	a := newAround(h)
+	var out []question
+	for _, v6 := range []bool{false, true} {
+		for _, site := range h.Sites {
+			for _, f := range flows {
+				if f.asked(h, site, v6) {
+					out = append(out, question{around: a, site: site, flow: f, v6: v6}.perPort()...)
+				}
+			}
+		}
+	}
+	return out
+}
+
+// mostPorts bounds how many ports of a network are looked at one by one.
+const mostPorts = 256
+
+// perPort asks once for each of the network's published ports of a family, or
+// for any port where it has none yet or very many.
+func (q question) perPort() []question {
+	var out []question
+	if q.flow == FlowPublished && len(q.site.Ports) <= mostPorts {
+		for _, p := range q.site.Ports {
+			if p.Container.Addr().Is6() == q.v6 {
+				one := q
+				one.port = p
+				out = append(out, one)
+			}
+		}
+	}
+	if len(out) == 0 {
+		out = []question{q}
+	}
+	return out
+}
+
+// meets says whether a base chain sees the question's packets, and enough is
+// known of them there: a port that nobody has published yet has no number
+// before it is translated.
+func (q question) meets(b *BaseChain) bool {
+	if q.v6 && !b.IPv6 || !q.v6 && !b.IPv4 {
+		return false
+	}
+	return q.flow != FlowPublished || q.port.Proto != 0 || translated(b)
 }
 
 // staged is a question about one stage of its flow.
@@ -104,15 +153,7 @@ func (q staged) packet(b *BaseChain) packet {
 }
 
 func (q staged) addInterfaces(p packet, h ruleset.Hook) {
-	// Whatever has a name of the driver's kind is no way out, either.
-	inside := []ruleset.Value{ruleset.Iface("lo"), {Type: ruleset.TypeIfname, Data: ownBridges}}
-	for _, s := range q.host.Sites {
-		inside = append(inside, ruleset.Iface(s.Network.Bridge))
-	}
-	for _, name := range q.host.Inside {
-		inside = append(inside, ruleset.Iface(name))
-	}
-	bridge, outside := exactly(ruleset.Iface(q.site.Network.Bridge)), noneOf(inside...)
+	bridge, outside := exactly(ruleset.Iface(q.site.Network.Bridge)), q.around.links
 	in, out := bridge, bridge
 	switch {
 	case q.flow == FlowNeighbours:
@@ -146,7 +187,7 @@ func (q staged) addProtocol(p packet) {
 }
 
 func (q staged) addAddresses(p packet, translated bool) {
-	container, outside := q.container(), q.outside()
+	container, outside := q.container(), q.around.addrs[q.v6]
 	src, dst := ruleset.Expr(ruleset.IPSaddr), ruleset.Expr(ruleset.IPDaddr)
 	original := ruleset.CtIPSaddr
 	if q.v6 {
@@ -220,30 +261,32 @@ func (q question) container() known {
 	return k
 }
 
-// outside is what is known of an address that is no container's.
-func (q question) outside() known {
-	var k known
-	for _, s := range q.host.Sites {
-		for _, n := range s.Network.Subnets {
-			k.out = append(k.out, spanOfPrefix(n.Prefix))
-		}
-	}
-	for _, p := range q.host.Subnets {
-		k.out = append(k.out, spanOfPrefix(p))
-	}
-	return k.ofLength(q.v6)
+// around is what is known of what is no container: by which interfaces it comes
+// and goes, and of which addresses it is.
+type around struct {
+	links known
+	addrs map[bool]known
 }
 
-// ofLength keeps the ranges of addresses of one family: those of the other
-// would compare as nonsense.
-func (k known) ofLength(v6 bool) known {
-	var kept known
-	for _, s := range k.out {
-		if (len(s.low) == 16) == v6 {
-			kept.out = append(kept.out, s)
+func newAround(h Host) *around {
+	// Whatever has a name of the driver's kind is no way out, either.
+	inside := []ruleset.Value{ruleset.Iface("lo"), {Type: ruleset.TypeIfname, Data: ownBridges}}
+	subnets := slices.Clone(h.Subnets)
+	for _, s := range h.Sites {
+		inside = append(inside, ruleset.Iface(s.Network.Bridge))
+		for _, n := range s.Network.Subnets {
+			subnets = append(subnets, n.Prefix)
 		}
 	}
-	return kept
+	for _, name := range h.Inside {
+		inside = append(inside, ruleset.Iface(name))
+	}
+	a := &around{links: noneOf(inside...), addrs: map[bool]known{}}
+	for _, p := range subnets {
+		v6 := p.Addr().Is6()
+		a.addrs[v6] = known{out: append(a.addrs[v6].out, spanOfPrefix(p))}
+	}
+	return a
 }
 
 func spanOfPrefix(p netip.Prefix) span {

@@ -51,6 +51,27 @@ func (r report) mends(chain string) []string {
 	return out
 }
 
+// mend is the line that a report prints for one flow; empty where none is
+// dropped.
+func (r report) mend(chain, flow string) string {
+	for _, f := range r.Findings {
+		if f.Level == "error" && f.Object == chain && f.Flow == flow {
+			return f.Mend
+		}
+	}
+	return ""
+}
+
+// mend runs the line that status prints for one flow.
+func (w *world) mend(t *testing.T, chain, flow string) {
+	t.Helper()
+	line := w.status(t).mend(chain, flow)
+	if line == "" {
+		t.Fatalf("status has no line for %s at %s", flow, chain)
+	}
+	w.Exec(t, "sh", "-ec", line)
+}
+
 // fine asserts that nothing is found in the way.
 func (w *world) fine(t *testing.T) {
 	t.Helper()
@@ -103,19 +124,41 @@ func TestA33UserTableThatDrops(t *testing.T) {
 	}
 
 	// Each line mends what it says, in both families, and nothing else.
-	lines := w.status(t).mends(chain)
-	if len(lines) < 2 {
-		t.Fatalf("lines %q, want one for published ports and one for outgoing connections", lines)
-	}
-	w.Exec(t, "sh", "-ec", lines[0])
+	w.mend(t, chain, "published")
 	w.fromLAN(t, true)
 	w.toLAN(t, false)
-	w.Exec(t, "sh", "-ec", lines[1])
+	w.mend(t, chain, "outgoing")
 	w.toLAN(t, true)
-	for _, l := range lines[2:] {
-		w.Exec(t, "sh", "-ec", l)
-	}
 	w.fine(t)
+}
+
+// TestA33Neighbours: where bridged frames go through the IP hooks, a chain that
+// drops keeps the containers of one network from each other, too.
+func TestA33Neighbours(t *testing.T) {
+	w := web(t)
+	w.run(t, "c2", "web")
+	w.Exec(t, "nft", "table inet filter { chain forward { type filter hook forward priority 0; policy drop; }; }")
+	const chain = "chain inet filter forward"
+	bothBridgeNF(t, w, func(t *testing.T) {
+		bridged := w.Host.Exec(t, "sysctl", "-n", "net.bridge.bridge-nf-call-iptables") == "1"
+		for _, v6 := range []bool{false, true} {
+			if r, err := w.engine.Peer(t, "c2", "http", url(w.address(t, "c1", "web", v6), 80)); bridged == (err == nil) {
+				t.Errorf("neighbour, frames in the IP hooks %v: %+v, %v", bridged, r, err)
+			}
+		}
+		if found := w.status(t).mend(chain, "neighbours") != ""; found != bridged {
+			t.Errorf("status finds that neighbours are dropped: %v, frames in the IP hooks: %v", found, bridged)
+		}
+		if !bridged {
+			return
+		}
+		w.mend(t, chain, "neighbours")
+		for _, v6 := range []bool{false, true} {
+			if _, err := w.engine.Peer(t, "c2", "http", url(w.address(t, "c1", "web", v6), 80)); err != nil {
+				t.Errorf("neighbour, after the line: %v", err)
+			}
+		}
+	})
 }
 
 // TestA33WithoutObstacle: who accepts in their own chain what is translated and
