@@ -57,7 +57,9 @@ func root() *cobra.Command {
   privileges answer on port 80, with Docker or without;
 
   an inspector. "nftnet inspect" prints the live nftables ruleset of this host,
-  whoever made it, with a plain sentence for each chain and rule.`,
+  whoever made it, with a plain sentence for each chain and rule.
+
+"nftnet status" tells whether the networks work and, if not, what is in the way.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}

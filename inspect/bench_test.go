@@ -3,6 +3,7 @@ package inspect_test
 import (
 	"fmt"
 	"io"
+	"net/netip"
 	"testing"
 
 	"nftnet/inspect"
@@ -33,6 +34,33 @@ func BenchmarkText(b *testing.B) {
 		m := inspect.NewModel(rs, webNames)
 		if err := view.Text(io.Discard, m, view.Options{All: true}); err != nil {
 			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkFindings asks for 100 networks that publish 10 ports each what a
+// foreign chain of 1,000 rules does to them.
+func BenchmarkFindings(b *testing.B) {
+	h := theHost()
+	h.Sites = nil
+	for i := range 100 {
+		s := inspect.Site{Network: inspect.Network{Bridge: fmt.Sprint("nft-", i), Subnets: []inspect.Subnet{
+			{Prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), 0}), 24)},
+		}}}
+		for p := range 10 {
+			a := netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), 2})
+			s.Ports = append(s.Ports, inspect.Port{Proto: ruleset.ProtoTCP, Host: addrPort(fmt.Sprint("0.0.0.0:", 10*i+p+1)), Container: netip.AddrPortFrom(a, uint16(p+1))})
+		}
+		h.Sites = append(h.Sites, s)
+	}
+	var rules []ruleset.Rule
+	for i := range 1000 {
+		rules = append(rules, rule(ruleset.Is(ruleset.IPSaddr, ruleset.Addr(netip.AddrFrom4([4]byte{198, 51, byte(i >> 8), byte(i)}))), drop))
+	}
+	m := model(table(ruleset.FamilyInet, "filter", nil, forwardDrop(rules...)))
+	for b.Loop() {
+		if got := m.Findings(h); len(got) == 0 {
+			b.Fatal("nothing was found")
 		}
 	}
 }

@@ -89,6 +89,18 @@ type evaluator struct {
 	// ordinary takes the packet for one that nothing special is true of: what is
 	// not known equals no single value that a rule asks for.
 	ordinary bool
+	// vague is set where something could not be decided for several values that a
+	// question is about, and might be for one of them.
+	vague *bool
+}
+
+// undecided notes that a condition on x could not be decided.
+func (e evaluator) undecided(x ruleset.Expr) {
+	for _, part := range partsOf(x) {
+		if k, has := e.packet.read(part); len(k.in) > 1 || has == maybe {
+			*e.vague = true
+		}
+	}
 }
 
 // match says whether a match holds.
@@ -98,6 +110,9 @@ func (e evaluator) match(m ruleset.Match) truth {
 		return maybe
 	}
 	held, has := e.test(t)
+	if held == maybe || has == maybe {
+		e.undecided(t.left)
+	}
 	held, has = e.settle(held), e.settle(has)
 	if t.negated {
 		held = held.not()
@@ -232,7 +247,11 @@ func (e evaluator) choices(v ruleset.VMap) []choice {
 			otherwise = &el.Verdict
 			continue
 		}
-		switch held := both(has, e.settle(e.element(v.Key, el))); held {
+		held := e.element(v.Key, el)
+		if held == maybe {
+			e.undecided(v.Key)
+		}
+		switch held = both(has, e.settle(held)); held {
 		case yes:
 			return []choice{{el.Verdict, yes}}
 		case maybe:

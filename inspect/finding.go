@@ -124,6 +124,12 @@ func (m *Model) ask(list []*obstacle, b *BaseChain, q question) []*obstacle {
 	level := Warn
 	for _, s := range stages[q.flow] {
 		f := m.fate(b, q.packet(s, b))
+		if f.vague && len(q.ports) > 1 {
+			for _, one := range q.perPort() {
+				list = m.ask(list, b, one)
+			}
+			return list
+		}
 		if f.drops() {
 			level = Error
 		}
@@ -150,9 +156,7 @@ func (o *obstacle) add(q question, failed []missed) {
 	if !slices.Contains(o.v6, q.v6) {
 		o.v6 = append(o.v6, q.v6)
 	}
-	if q.port.Proto != 0 && !slices.Contains(o.ports, q.port) {
-		o.ports = append(o.ports, q.port)
-	}
+	o.ports = append(o.ports, q.ports...)
 	for _, f := range failed {
 		o.addEnds(f)
 	}
@@ -232,11 +236,42 @@ func (m *Model) finding(h Host, o *obstacle) Finding {
 	case o.missed.state != ruleset.StateNew:
 		what = "obstacle.what.later"
 	}
-	f.Sentence = m.say.Say(id, "flow", m.say.Say("obstacle.flow."+string(o.flow), "networks",
-		m.say.Count("obstacle.networks", uint64(len(f.Networks)), "networks", m.say.And(m.shortened(f.Networks))),
-		"families", m.say.And(f.Families)),
-		"chain", o.base.Object.String(), "hook", m.hookName(o.base.Hook), "what", m.say.Say(what), "by", m.say.Or(m.shortened(by)))
+	f.Sentence = m.say.Say(id, "flow", m.flowName(o, f), "chain", o.base.Object.String(), "hook", m.hookName(o.base.Hook),
+		"what", m.say.Say(what), "by", m.say.Or(m.shortened(by)))
 	return f
+}
+
+// flowName names the connections of an obstacle, by their ports where others of
+// the same networks pass.
+func (m *Model) flowName(o *obstacle, f Finding) string {
+	networks := m.say.Count("obstacle.networks", uint64(len(f.Networks)), "networks", m.say.And(m.shortened(f.Networks)))
+	families := m.say.And(f.Families)
+	if ports := o.portNames(); len(ports) > 0 {
+		return m.say.Count("obstacle.ports", uint64(len(ports)), "ports", m.say.And(m.shortened(ports)),
+			"networks", networks, "families", families)
+	}
+	return m.say.Say("obstacle.flow."+string(o.flow), "networks", networks, "families", families)
+}
+
+// portNames lists the obstacle's ports; none where it is about all ports of its
+// networks.
+func (o *obstacle) portNames() []string {
+	all := 0
+	for _, s := range o.sites {
+		for _, p := range s.Ports {
+			if slices.Contains(o.v6, p.Container.Addr().Is6()) {
+				all++
+			}
+		}
+	}
+	if len(o.ports) == all {
+		return nil
+	}
+	var out []string
+	for _, p := range o.ports {
+		out = append(out, fmt.Sprintf("%d/%s", p.Host.Port(), ruleset.ProtoName(p.Proto)))
+	}
+	return unique(out)
 }
 
 func siteName(s Site) string {

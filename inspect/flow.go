@@ -1,7 +1,6 @@
 package inspect
 
 import (
-	"cmp"
 	"net/netip"
 	"slices"
 
@@ -74,14 +73,14 @@ func translated(b *BaseChain) bool {
 	return b.Chain.Base.Hook != ruleset.HookPrerouting || b.At > ruleset.PriorityDstNAT
 }
 
-// question is a flow of one network, one family and, where it is to a published
-// port, one port.
+// question is a flow of one network and one family. Where it is to published
+// ports it is about those; where there are none, about any.
 type question struct {
 	around *around
 	site   Site
 	flow   Flow
 	v6     bool
-	port   Port
+	ports  []Port
 }
 
 // questions are those that are put to every chain: by family, network and flow.
@@ -92,7 +91,7 @@ func questions(h Host) []question {
 		for _, site := range h.Sites {
 			for _, f := range flows {
 				if f.asked(h, site, v6) {
-					out = append(out, question{around: a, site: site, flow: f, v6: v6}.perPort()...)
+					out = append(out, newQuestion(a, site, f, v6))
 				}
 			}
 		}
@@ -100,26 +99,42 @@ func questions(h Host) []question {
 	return out
 }
 
-// mostPorts bounds how many ports of a network are looked at one by one.
-const mostPorts = 256
-
-// perPort asks once for each of the network's published ports of a family, or
-// for any port where it has none yet or very many.
-func (q question) perPort() []question {
-	var out []question
-	if q.flow == FlowPublished && len(q.site.Ports) <= mostPorts {
-		for _, p := range q.site.Ports {
-			if p.Container.Addr().Is6() == q.v6 {
-				one := q
-				one.port = p
-				out = append(out, one)
-			}
+func newQuestion(a *around, site Site, f Flow, v6 bool) question {
+	q := question{around: a, site: site, flow: f, v6: v6}
+	if f != FlowPublished {
+		return q
+	}
+	for _, p := range site.Ports {
+		if p.Container.Addr().Is6() == v6 {
+			q.ports = append(q.ports, p)
 		}
 	}
-	if len(out) == 0 {
-		out = []question{q}
+	return q
+}
+
+// perPort splits a question up: what cannot be said of all ports together may
+// be clear for each.
+func (q question) perPort() []question {
+	var out []question
+	for i := range q.ports {
+		one := q
+		one.ports = q.ports[i : i+1]
+		out = append(out, one)
 	}
 	return out
+}
+
+// each is what is known of something that each port has.
+func (q question) each(of func(Port) ruleset.Value) known {
+	var values []ruleset.Value
+	seen := map[ruleset.Value]bool{}
+	for _, p := range q.ports {
+		if v := of(p); !seen[v] {
+			seen[v] = true
+			values = append(values, v)
+		}
+	}
+	return exactly(values...)
 }
 
 // meets says whether a base chain sees the question's packets, and enough is
@@ -129,7 +144,7 @@ func (q question) meets(b *BaseChain) bool {
 	if q.v6 && !b.IPv6 || !q.v6 && !b.IPv4 {
 		return false
 	}
-	return q.flow != FlowPublished || q.port.Proto != 0 || translated(b)
+	return q.flow != FlowPublished || len(q.ports) > 0 || translated(b)
 }
 
 // staged is a question about one stage of its flow.
@@ -179,7 +194,10 @@ func (q staged) addProtocol(p packet) {
 	// The link layer gave it to this host: packets for others are not forwarded.
 	p[ruleset.Meta{Key: ruleset.MetaPktType}] = exactly(ruleset.Value{Type: ruleset.TypePktType, Data: "\x00"})
 	// Where nothing says what the connection is, it is one of TCP.
-	proto := exactly(ruleset.Proto(cmp.Or(q.port.Proto, ruleset.ProtoTCP)))
+	proto := exactly(ruleset.Proto(ruleset.ProtoTCP))
+	if len(q.ports) > 0 {
+		proto = q.each(func(p Port) ruleset.Value { return ruleset.Proto(p.Proto) })
+	}
 	for _, x := range []ruleset.Expr{l4proto, ruleset.IPProtocol, ruleset.IP6NextHdr, ruleset.Ct{Key: ruleset.CtProtocol},
 		ruleset.Ct{Key: ruleset.CtProtocol, Dir: ruleset.Original}} {
 		p[x] = proto
@@ -212,19 +230,20 @@ func (q staged) addAddresses(p packet, translated bool) {
 }
 
 func (q staged) addPorts(p packet, translated bool) {
-	if q.port.Proto == 0 {
+	if len(q.ports) == 0 {
 		return
 	}
-	port := q.port.Container.Port()
-	field := ruleset.Expr(ruleset.THDport)
+	host := q.each(func(p Port) ruleset.Value { return ruleset.Port(p.Host.Port()) })
+	container := q.each(func(p Port) ruleset.Value { return ruleset.Port(p.Container.Port()) })
+	p[ruleset.Ct{Key: ruleset.CtProtoDst, Dir: ruleset.Original}] = host
 	switch {
 	case q.reply:
-		field = ruleset.THSport
-	case !translated:
-		port = q.port.Host.Port()
+		p[ruleset.THSport] = container
+	case translated:
+		p[ruleset.THDport] = container
+	default:
+		p[ruleset.THDport] = host
 	}
-	p[field] = exactly(ruleset.Port(port))
-	p[ruleset.Ct{Key: ruleset.CtProtoDst, Dir: ruleset.Original}] = exactly(ruleset.Port(q.port.Host.Port()))
 }
 
 func (q staged) addConnection(p packet, tracked, translated bool) {
@@ -249,8 +268,8 @@ func (q staged) addConnection(p packet, tracked, translated bool) {
 
 // container is what is known of the container's address.
 func (q question) container() known {
-	if a := q.port.Container.Addr(); a.IsValid() {
-		return exactly(ruleset.Addr(a))
+	if len(q.ports) > 0 {
+		return q.each(func(p Port) ruleset.Value { return ruleset.Addr(p.Container.Addr()) })
 	}
 	var k known
 	for _, s := range q.site.Network.Subnets {
@@ -285,6 +304,9 @@ func newAround(h Host) *around {
 	for _, p := range subnets {
 		v6 := p.Addr().Is6()
 		a.addrs[v6] = known{out: append(a.addrs[v6].out, spanOfPrefix(p))}
+	}
+	for v6, k := range a.addrs {
+		a.addrs[v6] = known{out: merged(k.out)}
 	}
 	return a
 }

@@ -240,6 +240,23 @@ func TestNeighbours(t *testing.T) {
 		`error neighbours web IPv4: nft 'add rule inet filter forward iifname "nft-*" oifname "nft-*" accept'`)
 }
 
+// TestSomePorts: ports are named where others of the network pass.
+func TestSomePorts(t *testing.T) {
+	h := theHost()
+	h.Sites = h.Sites[:1]
+	h.Sites[0].Ports = append(h.Sites[0].Ports,
+		inspect.Port{Proto: ruleset.ProtoUDP, Host: addrPort("0.0.0.0:5353"), Container: addrPort("10.81.0.2:53")},
+		inspect.Port{Proto: ruleset.ProtoTCP, Host: addrPort("0.0.0.0:8443"), Container: addrPort("10.81.0.3:443")})
+	got := model(table(ruleset.FamilyInet, "filter", nil, forwardDrop(rule(established, accept), rule(ruleset.Is(iifname, nftBridges), accept),
+		rule(ruleset.Is(field("tcp", "dport"), ruleset.Port(80)), accept)))).Findings(h)
+	check(t, verdicts(got), "error published web IPv4: "+mendPublished)
+	const want = "Connections from outside to published ports 5353/udp and 8443/tcp of network web (IPv4) do not work: " +
+		"chain inet filter forward at hook forward drops their first packets by its policy drop."
+	if s := got[len(got)-1].Sentence; s != want {
+		t.Errorf("got  %s\nwant %s", s, want)
+	}
+}
+
 func TestOwnSites(t *testing.T) {
 	b := ruleset.Iface("nft-web")
 	rs := ruleset.Ruleset{Tables: []ruleset.Table{table(ruleset.FamilyInet, inspect.OwnTable, []ruleset.Set{

@@ -61,7 +61,8 @@ func ordered(v ruleset.Value, fill string) string {
 }
 
 // known is what is known of a value of a packet: it lies in one of in, where
-// there are any, and in none of out. Of flags, those of mask are as in bits.
+// there are any, and in none of out, which
+// is in order. Of flags, those of mask are as in bits.
 // The zero value says nothing.
 type known struct {
 	in, out    []span
@@ -76,7 +77,7 @@ func exactly(values ...ruleset.Value) known {
 	return k
 }
 
-func noneOf(values ...ruleset.Value) known { return known{out: exactly(values...).in} }
+func noneOf(values ...ruleset.Value) known { return known{out: merged(exactly(values...).in)} }
 
 // flags knows the flags of mask.
 func flags(mask, bits uint32) known { return known{mask: uint64(mask), bits: uint64(bits)} }
@@ -86,9 +87,9 @@ const allFlags = ^uint32(0)
 
 // within says whether the value lies in one of several ranges.
 func (k known) within(list []span) truth {
-	list = slices.DeleteFunc(slices.Clone(list), func(s span) bool {
-		return slices.ContainsFunc(k.out, func(o span) bool { return o.contains(s) })
-	})
+	if len(k.out) > 0 {
+		list = slices.DeleteFunc(slices.Clone(list), k.excludes)
+	}
 	if len(list) == 0 {
 		return no
 	}
@@ -107,6 +108,29 @@ func (k known) within(list []span) truth {
 		return maybe
 	}
 	return no
+}
+
+// excludes says whether the value cannot lie in a range.
+func (k known) excludes(s span) bool {
+	i, found := slices.BinarySearchFunc(k.out, s.low, func(o span, low string) int { return strings.Compare(o.low, low) })
+	if found {
+		return k.out[i].contains(s)
+	}
+	return i > 0 && k.out[i-1].contains(s)
+}
+
+// merged puts ranges in order and unites those that overlap.
+func merged(list []span) []span {
+	slices.SortFunc(list, func(a, b span) int { return strings.Compare(a.low, b.low) })
+	var out []span
+	for _, s := range list {
+		if n := len(out); n > 0 && s.low <= out[n-1].high {
+			out[n-1].high = max(out[n-1].high, s.high)
+			continue
+		}
+		out = append(out, s)
+	}
+	return out
 }
 
 // compared says whether the value stands in relation op to a constant; != is

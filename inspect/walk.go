@@ -27,6 +27,9 @@ type fate struct {
 	// ends are all that are possible, ordinary those that are left for a packet
 	// that nothing special is true of.
 	ends, ordinary []end
+	// vague says that it may be decided for each of the values that the packet
+	// stands for, though not for all of them together.
+	vague bool
 }
 
 // drops says whether every way through ends in a drop, and mayDrop whether that
@@ -40,13 +43,27 @@ func (f fate) mayDrop() bool {
 	return slices.ContainsFunc(f.ordinary, func(e end) bool { return !e.accept })
 }
 
+// decided says whether all ways end alike.
+func (f fate) decided() bool {
+	return !slices.ContainsFunc(f.ends, func(e end) bool { return e.accept != f.ends[0].accept })
+}
+
 // fate sends a packet through a base chain.
 func (m *Model) fate(b *BaseChain, p packet) fate {
-	all := walker{m: m, e: evaluator{m: m, table: b.Table, packet: p}}
-	all.base(b)
-	ordinary := walker{m: m, e: evaluator{m: m, table: b.Table, packet: p, ordinary: true}}
-	ordinary.base(b)
-	return fate{all.ends, ordinary.ends}
+	var f fate
+	f.ends, f.vague = m.ends(b, p, false)
+	f.ordinary = f.ends
+	if len(f.ends) > 1 {
+		f.ordinary, _ = m.ends(b, p, true)
+	}
+	f.vague = f.vague && !f.decided()
+	return f
+}
+
+func (m *Model) ends(b *BaseChain, p packet, ordinary bool) (ends []end, vague bool) {
+	w := walker{m: m, e: evaluator{m: m, table: b.Table, packet: p, ordinary: ordinary, vague: &vague}}
+	w.base(b)
+	return w.ends, vague
 }
 
 // walker follows every way that a packet may take through a base chain.

@@ -449,6 +449,8 @@ var English = Catalogue{
 		"obstacle.flow.published":  "Connections from outside to published ports of {networks} ({families})",
 		"obstacle.flow.outgoing":   "Connections to the outside from containers of {networks} ({families})",
 		"obstacle.flow.neighbours": "Connections between containers of {networks} ({families}), whose frames this host sends through the IP hooks (net.bridge.bridge-nf-call-iptables),",
+		"obstacle.ports.one":       "Connections from outside to published port {ports} of {networks} ({families})",
+		"obstacle.ports.many":      "Connections from outside to published ports {ports} of {networks} ({families})",
 		"obstacle.networks.one":    "network {networks}",
 		"obstacle.networks.many":   "networks {networks}",
 		"obstacle.what.first":      "their first packets",
