@@ -67,7 +67,7 @@ error was found, and 1 where one was, or where the state could not be read.`,
 			} else {
 				err = s.print(cmd.OutOrStdout(), options)
 			}
-			if err == nil && s.wrong() {
+			if err == nil && s.found(inspect.Error) {
 				err = errObstacle
 			}
 			return err
@@ -115,6 +115,7 @@ func readStatus(ctx context.Context, socket, docker string, errOut io.Writer) (s
 	}
 	s.host.IPv4 = inspect.Sysctls{Forward: isOn("net/ipv4/ip_forward"), Bridged: isOn("net/bridge/bridge-nf-call-iptables")}
 	s.host.IPv6 = inspect.Sysctls{Forward: isOn("net/ipv6/conf/all/forwarding"), Bridged: isOn("net/bridge/bridge-nf-call-ip6tables")}
+	s.host.Legacy = append(legacyTables("iptables-legacy", "ip_tables_names"), legacyTables("ip6tables-legacy", "ip6_tables_names")...)
 	s.findings = inspect.NewModel(rs, names).Findings(s.host)
 	return s, nil
 }
@@ -151,6 +152,22 @@ func others(names inspect.Names) []inspect.Network {
 			out = append(out, inspect.Network{Bridge: l.Name, Subnets: subnetsOf(l.Name)})
 		}
 	}
+	return out
+}
+
+// legacyTables are the tables of the old iptables that filter what is passed on.
+func legacyTables(program, names string) []string {
+	b, err := os.ReadFile("/proc/net/" + names)
+	if err != nil {
+		return nil
+	}
+	var out []string
+	for _, t := range strings.Fields(string(b)) {
+		if t != "nat" {
+			out = append(out, program+" -t "+t)
+		}
+	}
+	slices.Sort(out)
 	return out
 }
 
@@ -227,9 +244,9 @@ func portsOf(network string, ports []plugin.Published) []inspect.Port {
 	return out
 }
 
-// wrong says whether an error was found.
-func (s status) wrong() bool {
-	return slices.ContainsFunc(s.findings, func(f inspect.Finding) bool { return f.Level == inspect.Error })
+// found says whether there is a finding of a level.
+func (s status) found(level inspect.Level) bool {
+	return slices.ContainsFunc(s.findings, func(f inspect.Finding) bool { return f.Level == level })
 }
 
 func (s status) print(w io.Writer, o view.Options) error {
@@ -249,7 +266,7 @@ func (s status) print(w io.Writer, o view.Options) error {
 	if err := view.Findings(w, s.findings, o); err != nil {
 		return err
 	}
-	if s.wrong() {
+	if s.found(inspect.Error) || s.found(inspect.Warn) {
 		return nil
 	}
 	_, err := fmt.Fprintf(w, "\nno obstacle was found\n")
@@ -320,7 +337,7 @@ func (s status) json() statusJSON {
 		Version: version, Driver: s.host.Driver == nil, Table: s.table, Keeper: s.keeper, Ports: s.published,
 		Forwarding: families{s.host.IPv4.Forward, s.host.IPv6.Forward},
 		Bridged:    families{s.host.IPv4.Bridged, s.host.IPv6.Bridged},
-		Networks:   []networkJSON{}, OK: !s.wrong(), Findings: view.FindingsJSON(s.findings),
+		Networks:   []networkJSON{}, OK: !s.found(inspect.Error), Findings: view.FindingsJSON(s.findings),
 	}
 	for _, n := range s.host.Sites {
 		out.Networks = append(out.Networks, networkJSON{

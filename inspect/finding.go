@@ -59,6 +59,9 @@ func (m *Model) hostFindings(h Host) []Finding {
 	} else if h.Driver == nil && m.Ruleset.Table(ruleset.FamilyInet, KeeperTable) == nil {
 		add(Info, "", m.say.Say("host.keeper", "table", "inet "+KeeperTable))
 	}
+	for _, table := range h.Legacy {
+		add(Warn, "", m.say.Say("host.legacy", "table", table))
+	}
 	for _, v6 := range []bool{false, true} {
 		routed := slices.ContainsFunc(h.Sites, func(s Site) bool { return s.has(v6) && !s.Internal })
 		if routed && !h.sysctls(v6).Forward {

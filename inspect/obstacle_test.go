@@ -210,6 +210,8 @@ func TestFindingsOfTheHost(t *testing.T) {
 			"info: The keeper table, inet nftnet-keep, is not there: connections that stand may break when somebody flushes the ruleset. It takes Linux 5.12. []"}},
 		{"no forwarding", both, func(h *inspect.Host) { h.IPv4.Forward = false }, []string{
 			"error: The host does not forward IPv4 (net.ipv4.ip_forward is 0): containers do not get out by it, and published ports do not answer. [sysctl -w net.ipv4.ip_forward=1]"}},
+		{"old iptables", both, func(h *inspect.Host) { h.Legacy = []string{"iptables-legacy -t filter"} }, []string{
+			"warn: Rules of the old iptables are in the kernel beside nftables. They are not seen here, and may drop packets of the networks: iptables-legacy -t filter -S shows them. []"}},
 		{"no forwarding, internal networks only", both, func(h *inspect.Host) {
 			h.IPv6.Forward, h.Sites[0].Internal, h.Sites[1].Internal = false, true, true
 		}, nil},

@@ -84,6 +84,9 @@ type Host struct {
 	Subnets []netip.Prefix
 	IPv4    Sysctls
 	IPv6    Sysctls
+	// Legacy lists tables of the old iptables, which do not stand in the ruleset,
+	// by the program that shows them: "iptables-legacy -t filter".
+	Legacy []string
 }
 
 // Sysctls are the kernel's settings for one family.

@@ -442,6 +442,7 @@ var English = Catalogue{
 		"host.driver":  "The driver does not answer on {socket}: {why}. Ports of running containers stay published, but Docker cannot start others, and nobody mends the table.",
 		"host.table":   "Table {table} is not in the kernel: no port is published, nothing is isolated, and containers do not get out.",
 		"host.keeper":  "The keeper table, {table}, is not there: connections that stand may break when somebody flushes the ruleset. It takes Linux 5.12.",
+		"host.legacy":  "Rules of the old iptables are in the kernel beside nftables. They are not seen here, and may drop packets of the networks: {table} -S shows them.",
 		"host.forward": "The host does not forward {family} ({name} is 0): containers do not get out by it, and published ports do not answer.",
 
 		"obstacle.drops":           "{flow} do not work: {chain} at {hook} drops {what} {by}.",
