@@ -95,7 +95,8 @@ func readStatus(ctx context.Context, socket, docker string, errOut io.Writer) (s
 	if err != nil {
 		return status{}, err
 	}
-	ports, driverErr := askPorts(ctx, socket)
+	var ports []plugin.Published
+	driverErr := askDriver(ctx, socket, plugin.PathPorts, nil, &ports)
 	names, err := dockerNames(ctx, docker)
 	if err != nil {
 		fmt.Fprintln(errOut, "nftnet: names are missing:", err)
