@@ -65,8 +65,7 @@ type Driver struct {
 	zones *firewalld.Zone
 
 	// mu protects state, and keeps a change to it together with the change to
-	// the ruleset. Links are made and removed outside: the kernel takes tens of
-	// milliseconds to remove one.
+	// the kernel.
 	mu    sync.Mutex
 	state desired.State
 	whole *rs.Ruleset
