@@ -97,6 +97,11 @@ func (g *guard) start(d *Driver) {
 			if e.Port != d.nft.Port() && (e.Touches(rs.FamilyInet, desired.Table) || e.Touches(rs.FamilyBridge, desired.Table)) {
 				d.repairAfter(e)
 			}
+			if e.Port != d.nft.Port() && touchesForeign(e) {
+				d.mu.Lock()
+				d.openForeign()
+				d.mu.Unlock()
+			}
 		}
 	})
 }

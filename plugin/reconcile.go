@@ -59,7 +59,7 @@ func (d *Driver) changePart(before desired.State, alter func(*desired.State)) er
 	d.assume(before, after)
 	err := d.realise(before, after)
 	if err == nil {
-		d.followZones(before, after)
+		d.followBridges(before, after)
 		return nil
 	}
 	undo := errors.Join(d.store.Save(after, before), d.realise(after, before))
@@ -234,6 +234,7 @@ func (d *Driver) restore(context.Context) error {
 		d.log.Info("made the table", "table", desired.Table, "changed", changed)
 	}
 	d.settlePorts(desired.New(), d.state)
+	d.openForeign()
 	return nil
 }
 

@@ -18,11 +18,15 @@ func (d *Driver) startZones(wanted bool) {
 	d.zones.Set(bridges(d.state))
 }
 
-// followZones tells firewalld of a bridge that was made or removed. d.mu is
-// held.
-func (d *Driver) followZones(before, after desired.State) {
+// followBridges tells other firewalls of a bridge that was made or removed. d.mu
+// is held.
+func (d *Driver) followBridges(before, after desired.State) {
 	sameBridge := func(a, b desired.Network) bool { return a.Bridge == b.Bridge }
-	if d.zones != nil && !maps.EqualFunc(before.Networks, after.Networks, sameBridge) {
+	if maps.EqualFunc(before.Networks, after.Networks, sameBridge) {
+		return
+	}
+	d.openForeign()
+	if d.zones != nil {
 		d.zones.Set(bridges(d.state))
 	}
 }

@@ -246,6 +246,8 @@ type Filter struct {
 	// Family and Table name one table, or one family where Table is empty.
 	Family rs.Family
 	Table  string
+	// Chain names the only chain of each table that is read.
+	Chain string
 }
 
 func (f Filter) takes(family rs.Family, table string) bool {
@@ -355,6 +357,9 @@ func (r *reader) set(number uint8, as attrs, _ []byte) error {
 func setKey(t *rs.Table, set string) string { return string(t.Family) + " " + t.Name + " " + set }
 
 func (r *reader) chain(number uint8, as attrs, _ []byte) error {
+	if r.filter.Chain != "" && as.str(unix.NFTA_CHAIN_NAME) != r.filter.Chain {
+		return nil
+	}
 	if t := r.out.Table(familyByNum[number], as.str(unix.NFTA_CHAIN_TABLE)); t != nil {
 		t.Chains = append(t.Chains, decodeChain(t.Family, as))
 	}

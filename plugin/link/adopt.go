@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/vishvananda/netlink"
@@ -81,4 +82,21 @@ func HasAddress(name string, a netip.Addr) (bool, error) {
 		}
 	}
 	return false, nil
+}
+
+// OtherBridges are the bridges of the host that are not among ours, in the order
+// of their names.
+func OtherBridges(ours []string) ([]string, error) {
+	list, err := netlink.LinkList()
+	if err != nil {
+		return nil, fmt.Errorf("list interfaces: %w", err)
+	}
+	var names []string
+	for _, l := range list {
+		if l.Type() == KindBridge && !slices.Contains(ours, l.Attrs().Name) {
+			names = append(names, l.Attrs().Name)
+		}
+	}
+	slices.Sort(names)
+	return names, nil
 }
