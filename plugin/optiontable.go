@@ -291,7 +291,7 @@ func antiSpoofOption[T any](set func(T, desired.AntiSpoof)) option[T] {
 // allowOption reads who may reach all published ports, or the one in the key.
 func allowOption[T any](list func(T) *desired.Allow) option[T] {
 	return option[T]{
-		allowed: "addresses and subnets joined by commas, any, or none",
+		allowed: fmt.Sprintf("up to %d addresses and subnets joined by commas, any, or none", maxSources),
 		set: func(into T, key, value string) error {
 			_, port, _ := strings.Cut(key, optionAllow+".")
 			if m := portName.FindStringSubmatch(port); m != nil {
@@ -315,6 +315,10 @@ func allow(list *desired.Allow, key string, s desired.Sources) {
 	(*list)[key] = s
 }
 
+// maxSources keeps the filter of a port's socket within the kernel's bound for
+// one (BPF_MAXINSNS, 4096 instructions; a subnet of IPv6 takes 13).
+const maxSources = 256
+
 func parseSources(value string) (desired.Sources, error) {
 	switch value {
 	case "any":
@@ -332,7 +336,7 @@ func parseSources(value string) (desired.Sources, error) {
 			s.Prefixes = append(slices.DeleteFunc(s.Prefixes, func(o netip.Prefix) bool { return o.Overlaps(p) }), p)
 		}
 	}
-	if len(s.Prefixes) == 0 {
+	if len(s.Prefixes) == 0 || len(s.Prefixes) > maxSources {
 		return s, errNotAllowed
 	}
 	return s, nil

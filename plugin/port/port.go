@@ -111,13 +111,6 @@ type Clients struct {
 	Sources desired.Sources
 }
 
-// allows says whether a client is served that asked an address of the host. The
-// host itself always is: it asks by the address that it asks for.
-func (c Clients) allows(client, asked netip.Addr) bool {
-	client, asked = client.Unmap(), asked.Unmap()
-	return c.Sources.Allows(client) || client.IsLoopback() || client.WithZone("") == asked.WithZone("")
-}
-
 // Serve begins to serve a held port, as far as the kernel cannot translate it
 // or the rules leave clients to it.
 func (h *Holder) Serve(p desired.Port, clients Clients) {
@@ -213,10 +206,12 @@ var silent = func() []bpf.RawInstruction {
 
 // silence attaches the filter that drops every packet, before the socket is
 // bound: no client gets an answer until the port is served.
-func silence(_, _ string, c syscall.RawConn) error {
+func silence(_, _ string, c syscall.RawConn) error { return attach(c, silent) }
+
+func attach(c syscall.RawConn, program []bpf.RawInstruction) error {
 	return control(c, func(fd int) error {
-		filter := make([]unix.SockFilter, len(silent))
-		for i, x := range silent {
+		filter := make([]unix.SockFilter, len(program))
+		for i, x := range program {
 			filter[i] = unix.SockFilter{Code: x.Op, Jt: x.Jt, Jf: x.Jf, K: x.K}
 		}
 		return unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER,
@@ -224,8 +219,15 @@ func silence(_, _ string, c syscall.RawConn) error {
 	})
 }
 
-// speak takes the filter off again.
-func speak(c syscall.RawConn) error {
+// speak lets the packets of clients through: all, or those of some sources.
+func speak(c syscall.RawConn, host netip.Addr, sources desired.Sources) error {
+	if sources.Limited {
+		program, err := fromSources(host, sources)
+		if err != nil {
+			return err
+		}
+		return attach(c, program)
+	}
 	return control(c, func(fd int) error {
 		return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DETACH_FILTER, 0)
 	})
@@ -252,9 +254,9 @@ type life struct {
 	done sync.WaitGroup
 }
 
-// begin takes the filter off a socket and serves it by run, the first time it
-// is called.
-func (l *life) begin(c syscall.Conn, run func()) {
+// begin lets clients to a socket on host and serves it by run, the first time
+// it is called.
+func (l *life) begin(c syscall.Conn, host netip.Addr, clients Clients, run func()) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.serving || l.closed {
@@ -262,7 +264,7 @@ func (l *life) begin(c syscall.Conn, run func()) {
 	}
 	raw, err := c.SyscallConn()
 	if err == nil {
-		err = speak(raw)
+		err = speak(raw, host, clients.Sources)
 	}
 	if err != nil {
 		l.log.Error("serve port", "error", err)

@@ -18,6 +18,7 @@ const dialTimeout = 10 * time.Second
 // tcpSocket is the listener of a published TCP port.
 type tcpSocket struct {
 	life
+	host     netip.Addr
 	listener *net.TCPListener
 	// conns are the connections that are served, both sides of each.
 	conns map[net.Conn]bool
@@ -29,15 +30,15 @@ func listenTCP(p desired.Port, log *slog.Logger) (socket, error) {
 		return nil, err
 	}
 	return &tcpSocket{
-		life: life{log: log.With("port", p.Key())}, listener: l.(*net.TCPListener), conns: map[net.Conn]bool{},
+		life: life{log: log.With("port", p.Key())}, host: p.Host.Addr(), listener: l.(*net.TCPListener), conns: map[net.Conn]bool{},
 	}, nil
 }
 
 func (s *tcpSocket) serve(to netip.AddrPort, clients Clients) {
-	s.begin(s.listener, func() { s.accept(to, clients) })
+	s.begin(s.listener, s.host, clients, func() { s.accept(to) })
 }
 
-func (s *tcpSocket) accept(to netip.AddrPort, clients Clients) {
+func (s *tcpSocket) accept(to netip.AddrPort) {
 	for {
 		client, err := s.listener.AcceptTCP()
 		if errors.Is(err, net.ErrClosed) {
@@ -49,20 +50,8 @@ func (s *tcpSocket) accept(to netip.AddrPort, clients Clients) {
 			time.Sleep(10 * time.Millisecond)
 			continue
 		}
-		if !clients.allows(addrOf(client.RemoteAddr()), addrOf(client.LocalAddr())) {
-			_ = client.SetLinger(0)
-			_ = client.Close()
-			continue
-		}
 		s.done.Go(func() { s.relay(client, to) })
 	}
-}
-
-func addrOf(a net.Addr) netip.Addr {
-	if t, ok := a.(*net.TCPAddr); ok {
-		return t.AddrPort().Addr()
-	}
-	return netip.Addr{}
 }
 
 // relay carries a client's connection to the container, each direction until

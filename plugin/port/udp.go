@@ -24,6 +24,7 @@ const (
 // udpSocket is the socket of a published UDP port.
 type udpSocket struct {
 	life
+	host netip.Addr
 	conn *net.UDPConn
 	// clients have a socket each that speaks to the container for them.
 	clients map[udpClient]*net.UDPConn
@@ -56,14 +57,14 @@ func listenUDP(p desired.Port, log *slog.Logger) (socket, error) {
 	if err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
-	return &udpSocket{life: life{log: log.With("port", p.Key())}, conn: conn, clients: map[udpClient]*net.UDPConn{}}, nil
+	return &udpSocket{life: life{log: log.With("port", p.Key())}, host: p.Host.Addr(), conn: conn, clients: map[udpClient]*net.UDPConn{}}, nil
 }
 
 func (s *udpSocket) serve(to netip.AddrPort, clients Clients) {
-	s.begin(s.conn, func() { s.receive(to, clients) })
+	s.begin(s.conn, s.host, clients, func() { s.receive(to) })
 }
 
-func (s *udpSocket) receive(to netip.AddrPort, clients Clients) {
+func (s *udpSocket) receive(to netip.AddrPort) {
 	buf, oob := make([]byte, udpMax), make([]byte, unix.CmsgSpace(unix.SizeofInet6Pktinfo))
 	for {
 		n, oobn, _, from, err := s.conn.ReadMsgUDPAddrPort(buf, oob)
@@ -74,9 +75,6 @@ func (s *udpSocket) receive(to netip.AddrPort, clients Clients) {
 			// An ICMP error for an earlier answer: the port goes on.
 			continue
 		}
-		if !clients.allows(from.Addr(), askedAddr(oob[:oobn])) {
-			continue
-		}
 		container, err := s.client(udpClient{from, string(oob[:oobn])}, to)
 		if err != nil {
 			s.log.Debug("reach container", "address", to, "error", err)
@@ -85,25 +83,6 @@ func (s *udpSocket) receive(to netip.AddrPort, clients Clients) {
 		// A container that refuses a datagram is silent to its client, as UDP is.
 		_, _ = container.Write(buf[:n])
 	}
-}
-
-// askedAddr is the address of the host in a control message (struct in_pktinfo,
-// in6_pktinfo; linux/in.h, ipv6.h): the last 4 bytes of one, the first 16 of the
-// other.
-func askedAddr(oob []byte) netip.Addr {
-	list, err := unix.ParseSocketControlMessage(oob)
-	if err != nil || len(list) == 0 {
-		return netip.Addr{}
-	}
-	data := list[0].Data
-	switch len(data) {
-	case unix.SizeofInet4Pktinfo:
-		data = data[8:]
-	case unix.SizeofInet6Pktinfo:
-		data = data[:16]
-	}
-	a, _ := netip.AddrFromSlice(data)
-	return a
 }
 
 var errTooManyClients = errors.New("too many clients")
