@@ -3,6 +3,7 @@ package nstest
 import (
 	"archive/tar"
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -29,17 +30,34 @@ func (e *Engine) Image(t testing.TB) string {
 	if e.loaded {
 		return ImageName
 	}
+	e.importImage(t, ImageName)
+	e.loaded = true
+	return ImageName
+}
+
+// ImageNamed makes the same image under another name, with a command that its
+// containers run: it stands for an image of the world outside.
+func (e *Engine) ImageNamed(t testing.TB, name string, command ...string) {
+	t.Helper()
+	words, err := json.Marshal(command)
+	if err != nil {
+		t.Fatalf("make image %s: %v", name, err)
+	}
+	e.importImage(t, name, "--change", "CMD "+string(words))
+}
+
+func (e *Engine) importImage(t testing.TB, name string, args ...string) {
+	t.Helper()
+	t.Helper()
 	image, err := imageTar()
 	if err != nil {
 		t.Fatalf("make image: %v", err)
 	}
-	cmd := e.docker("import", "-", ImageName)
+	cmd := e.docker(append(append([]string{"import"}, args...), "-", name)...)
 	cmd.Stdin = bytes.NewReader(image)
-	if _, err := run(cmd, []string{"docker", "import"}); err != nil {
+	if _, err := run(cmd, []string{"docker", "import", name}); err != nil {
 		t.Fatalf("import image: %v", err)
 	}
-	e.loaded = true
-	return ImageName
 }
 
 // imageTar returns the image's file system. It is the same for all engines.

@@ -169,7 +169,13 @@ func isTimeout(err error) bool {
 // each set sorted: the order in which they were made says nothing.
 func (w *world) tableText(t *testing.T) string {
 	t.Helper()
-	text := w.Exec(t, "nft", "-s", "list", "table", "inet", "nftnet")
+	return w.textOf(t, "inet", "nftnet")
+}
+
+// textOf is tableText of another table.
+func (w *world) textOf(t *testing.T, family, name string) string {
+	t.Helper()
+	text := w.Exec(t, "nft", "-s", "list", "table", family, name)
 	_, text, _ = strings.Cut(text, "{\n")
 	blocks := strings.Split(strings.TrimSuffix(strings.TrimSpace(text), "\n}"), "\n\n")
 	for i, b := range blocks {
