@@ -16,10 +16,10 @@ import (
 	"nftnet/plugin/store"
 )
 
-const examples = "../../examples"
+const examplesDir = "../../examples"
 
-// images stand for those that compose files name: what their containers serve.
-var images = map[string][]string{
+// composeImages stand for those that compose files name: what their containers serve.
+var composeImages = map[string][]string{
 	"caddy:2":         {"-http", ":80"},
 	"nginx:stable":    {"-http", ":80,:81"},
 	"postgres:16":     {"-tcp", ":5432"},
@@ -36,7 +36,7 @@ type project struct {
 func newComposeWorld(t *testing.T) *world {
 	t.Helper()
 	w := newWorld(t)
-	for name, serves := range images {
+	for name, serves := range composeImages {
 		w.engine.ImageNamed(t, name, append([]string{"/peer", "serve"}, serves...)...)
 	}
 	return w
@@ -144,7 +144,7 @@ func TestA49Examples(t *testing.T) {
 		"closed":           tryClosed,
 		"routed":           tryRouted,
 	}
-	files, err := filepath.Glob(filepath.Join(examples, "*", "compose.yaml"))
+	files, err := filepath.Glob(filepath.Join(examplesDir, "*", "compose.yaml"))
 	if err != nil || len(files) != len(tries) {
 		t.Fatalf("%d examples, %v; the test knows %d", len(files), err, len(tries))
 	}
@@ -216,6 +216,9 @@ func tryWebAndDatabase(t *testing.T, p project) {
 	a := p.address(t, database, p.network(t, "backend"), false)
 	p.AddRouteOnLAN(t, a.String()+"/32")
 	p.silent(t, p.LAN, netip.AddrPortFrom(a, 5432))
+	p.compose(t, "up", "-d", "--force-recreate", "web")
+	p.engine.WaitLog(t, p.container(t, "web"), "ready")
+	p.fromAnywhere(t, 8080)
 }
 
 // silent asserts that a TCP server does not answer, nor refuses.
