@@ -98,17 +98,23 @@ func (w *world) runProject(t *testing.T, file string, try func(*testing.T, proje
 	}
 }
 
-// footprint is everything that the driver has on the host, in words: tables,
-// links and stored state.
+// footprint is all that a network can leave on the host, in words: every table,
+// links, listening sockets and stored state.
 func (w *world) footprint(t *testing.T) string {
 	t.Helper()
-	links := []string{}
+	var out []string
+	for line := range strings.Lines(w.Exec(t, "nft", "list", "tables")) {
+		f := strings.Fields(line)
+		out = append(out, strings.Join(f, " "), w.textOf(t, f[1], f[2]))
+	}
+	var links, sockets []string
 	for line := range strings.Lines(w.Exec(t, "ip", "-br", "link")) {
 		links = append(links, strings.Fields(line)[0])
 	}
-	return strings.Join([]string{
-		w.tableText(t), w.textOf(t, "bridge", "nftnet"), strings.Join(links, " "), w.stored(t),
-	}, "\n\n")
+	for line := range strings.Lines(w.Exec(t, "ss", "-Hlntu")) {
+		sockets = append(sockets, strings.Fields(line)[4])
+	}
+	return strings.Join(append(out, strings.Join(links, " "), strings.Join(sorted(sockets), " "), w.stored(t)), "\n\n")
 }
 
 // stored lists what the state file holds. The driver has it open: a copy is read.
