@@ -219,6 +219,12 @@ func Attach(n desired.Network, e desired.Endpoint) error {
 
 func attach(n desired.Network, e desired.Endpoint) error {
 	br, err := netlink.LinkByName(n.Bridge)
+	if isMissing(err) {
+		// Somebody removed it, or its user makes it later than the driver starts.
+		if err = EnsureBridge(n); err == nil {
+			br, err = netlink.LinkByName(n.Bridge)
+		}
+	}
 	if err != nil {
 		return err
 	}

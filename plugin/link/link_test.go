@@ -135,13 +135,73 @@ func TestAttachIsolated(t *testing.T) {
 	}
 }
 
+// TestAttachWithoutBridge: a bridge that somebody removed is made again.
 func TestAttachWithoutBridge(t *testing.T) {
+	n, e := network(), endpoint()
+	makeBridge(t, n)
+	run(t, "ip", "link", "del", n.Bridge)
+	if err := Attach(n, e); err != nil {
+		t.Fatal(err)
+	}
+	if show := run(t, "ip", "link", "show", HostName(e.ID)); !strings.Contains(show, "master nft-test") {
+		t.Errorf("the host's end is not on the bridge:\n%s", show)
+	}
+	if err := Detach(e); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestAttachToAnotherKindOfInterface(t *testing.T) {
 	nstest.RequireInside(t)
+	run(t, "ip", "link", "add", "nft-test", "type", "veth", "peer", "name", "other")
+	defer run(t, "ip", "link", "del", "nft-test")
 	if err := Attach(network(), endpoint()); err == nil || !strings.Contains(err.Error(), "nft-test") {
 		t.Error(err)
 	}
 	if kind, _ := Kind(HostName(endpoint().ID)); kind != "" {
 		t.Error("a link is left")
+	}
+}
+
+// TestRouteInto: a subnet that the host has a route to clashes, unless the
+// route is everybody's or the bridge's own.
+func TestRouteInto(t *testing.T) {
+	nstest.RequireInside(t)
+	run(t, "ip", "link", "add", "wan", "type", "veth", "peer", "name", "isp")
+	defer run(t, "ip", "link", "del", "wan")
+	run(t, "ip", "addr", "add", "192.0.2.1/24", "dev", "wan")
+	run(t, "ip", "addr", "add", "2001:db8::1/64", "dev", "wan", "nodad")
+	run(t, "ip", "link", "set", "isp", "up")
+	run(t, "ip", "link", "set", "wan", "up", "mtu", "1400")
+	run(t, "ip", "route", "add", "default", "via", "192.0.2.2")
+	run(t, "ip", "route", "add", "128.0.0.0/1", "via", "192.0.2.2")
+	run(t, "ip", "route", "add", "10.8.0.0/16", "via", "192.0.2.9")
+	for subnet, want := range map[string]string{
+		"10.8.7.0/24": "10.8.0.0/16 via 192.0.2.9 dev wan", "10.0.0.0/8": "10.8.0.0/16 via 192.0.2.9 dev wan", "10.9.0.0/16": "",
+		"192.0.2.64/26": "192.0.2.0/24 dev wan", "172.16.0.0/12": "", "2001:db8::/48": "2001:db8::/64 dev wan", "fd00::/64": "",
+	} {
+		got, err := RouteInto(netip.MustParsePrefix(subnet), "nft-test")
+		if err != nil || got != want {
+			t.Errorf("%s: %q, %v; want %q", subnet, got, err, want)
+		}
+	}
+	if got, err := RouteInto(netip.MustParsePrefix("192.0.2.0/24"), "wan"); err != nil || got != "" {
+		t.Errorf("the bridge's own route: %q, %v", got, err)
+	}
+	for _, row := range []struct {
+		route []string
+		ipv6  bool
+		want  int
+	}{
+		{nil, false, 1400},
+		{[]string{"mtu", "1000"}, false, 1000},
+		{[]string{"mtu", "1000"}, true, 1280},
+		{[]string{"mtu", "1500"}, false, 0},
+	} {
+		run(t, append([]string{"ip", "route", "replace", "default", "via", "192.0.2.2"}, row.route...)...)
+		if got, err := RouteMTU(row.ipv6); err != nil || got != row.want {
+			t.Errorf("default route with %v: %d, %v; want %d", row.route, got, err, row.want)
+		}
 	}
 }
 

@@ -175,11 +175,20 @@ func TestA54LinkAddress(t *testing.T) {
 		return ""
 	}
 	before := port()
-	for range 3 {
-		w.sendFrame(t, "evil", datagram(friend.mac, friend, end{evil.mac, netip.MustParseAddr("10.81.0.1")}))
+	row := func(t *testing.T) {
+		for range 3 {
+			w.sendFrame(t, "evil", datagram(friend.mac, friend, end{evil.mac, netip.MustParseAddr("10.81.0.1")}))
+		}
+		if after := port(); before == "" || after != before {
+			t.Errorf("the bridge looks for the friend at %q, it was %q", after, before)
+		}
+		reaches(t, w.Host, "host", url(friend.addr, 80))
 	}
-	if after := port(); before == "" || after != before {
-		t.Errorf("the bridge looks for the friend at %q, it was %q", after, before)
-	}
-	reaches(t, w.Host, "host", url(friend.addr, 80))
+	t.Run("at first", row)
+	w.Exec(t, "nft", "flush", "ruleset")
+	holdsSoon(t, "the chains that check frames are back after a flush", func() bool {
+		out, err := w.Try("nft", "list", "table", "bridge", "nftnet")
+		return err == nil && strings.Count(out, "chain spoof-") == 2
+	})
+	t.Run("after a flush", row)
 }

@@ -65,6 +65,8 @@ func newWorld(t *testing.T) *world {
 func emptyWorld(t *testing.T) *world {
 	t.Helper()
 	nstest.RequireRoot(t)
+	// Most of a test is waiting for what must not come.
+	t.Parallel()
 	w := &world{Sandbox: nstest.NewSandbox(t)}
 	w.state = filepath.Join(w.Dir, "state.db")
 	return w
