@@ -398,7 +398,7 @@ func (r *reader) elements(t *rs.Table, s *rs.Set) error {
 		}
 	}
 	s.Elements = joinIntervals(s, all)
-	rs.SortElements(s.Elements)
+	sortListed(s)
 	return nil
 }
 

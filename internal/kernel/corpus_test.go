@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io/fs"
 	"os"
@@ -34,6 +35,28 @@ type corpusRule struct {
 	IPTables string
 }
 
+var listDifferences = flag.String("differences", "", "file for the rules that are printed in other words than nft's")
+
+// differenceList gathers rules that we print in other words than nft.
+type differenceList struct{ lines []string }
+
+var differences differenceList
+
+func (l *differenceList) note(family, theirs, ours string) {
+	l.lines = append(l.lines, fmt.Sprintf("%s\n  nft: %s\n  we:  %s\n", family, theirs, ours))
+}
+
+func (l *differenceList) write(t *testing.T) {
+	t.Helper()
+	if *listDifferences == "" {
+		return
+	}
+	slices.Sort(l.lines)
+	if err := os.WriteFile(*listDifferences, []byte(strings.Join(l.lines, "")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestRulesOfTheCorpusLoseNothing reads a great number of foreign rules. Where
 // our text is not nft's, it must either show that a part is unknown, or mean
 // the same: nft loads it to the same bytes.
@@ -56,6 +79,9 @@ func TestRulesOfTheCorpusLoseNothing(t *testing.T) {
 			var doubtful []doubt
 			for _, r := range read {
 				total++
+				if r.ours != r.theirs {
+					differences.note(string(b.family), r.theirs, r.ours)
+				}
 				switch {
 				case r.ours == r.theirs:
 					equal++
@@ -69,6 +95,7 @@ func TestRulesOfTheCorpusLoseNothing(t *testing.T) {
 			checkMeaning(t, doubtful)
 		})
 	}
+	differences.write(t)
 	t.Logf("%d rules: %d (%.1f %%) printed as nft prints them, %d with a part shown as unknown, %d in other words",
 		total, equal, 100*float64(equal)/float64(total), unknown, other)
 	// Far below today's share: what is shown as unknown loses nothing, but a

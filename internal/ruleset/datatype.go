@@ -51,6 +51,19 @@ const (
 	TypeCtEvent     Type = "ct_event"
 	TypeIfname      Type = "ifname"
 	TypeIGMPType    Type = "igmp_type"
+	TypeDCCPType    Type = "dccp_pkttype"
+	TypeMHType      Type = "mh_type"
+	TypeHour        Type = "hour"
+	TypeDay         Type = "day"
+	TypeCGroupV2    Type = "cgroupsv2"
+
+	// TypeRaw is an integer that nft writes in hexadecimal: bytes of a packet
+	// that have no name, in a concatenation.
+	TypeRaw Type = "raw_integer"
+
+	// TypeDate is a point in time, in nanoseconds since 1970. nft has the name
+	// time for it as for [TypeTime], an amount of time.
+	TypeDate Type = "date"
 
 	// TypeHostInteger is an integer in host byte order. nft has no name of its
 	// own for it; the set's user data tell it from TypeInteger.
@@ -109,13 +122,20 @@ var types = map[Type]typeInfo{
 	TypeCtEvent:     {id: 40, size: 4, host: true, flags: true},
 	TypeIfname:      {id: 41, size: 16, host: true},
 	TypeIGMPType:    {id: 42, size: 1},
+	TypeDCCPType:    {id: 16, size: 1},
+	TypeMHType:      {id: 17, size: 1},
+	TypeDate:        {id: 43, size: 8, host: true},
+	TypeHour:        {id: 44, size: 4, host: true},
+	TypeDay:         {id: 45, size: 1},
+	TypeCGroupV2:    {id: 46, size: 8, host: true},
 	TypeHostInteger: {id: 4, host: true},
+	TypeRaw:         {id: 4},
 }
 
 var typeByID = func() map[uint32]Type {
 	m := make(map[uint32]Type, len(types))
 	for t, info := range types {
-		if t != TypeHostInteger {
+		if t != TypeHostInteger && t != TypeRaw {
 			m[info.id] = t
 		}
 	}

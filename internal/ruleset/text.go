@@ -366,8 +366,22 @@ func (r Rule) text(f Format) string {
 
 // partText writes a part; nft -s leaves out the numbers of counters.
 func partText(p Part, f Format) string {
-	if _, ok := p.(Counter); ok && f.Stateless {
-		return "counter"
+	switch p := p.(type) {
+	case Verdict:
+		return p.text(f)
+	case Counter:
+		if f.Stateless {
+			return "counter"
+		}
+	case Quota:
+		if f.Stateless {
+			p.Used = 0
+		}
+		return p.String()
+	case Last:
+		if f.Stateless {
+			return "last"
+		}
 	}
 	return p.String()
 }
