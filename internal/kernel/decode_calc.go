@@ -80,10 +80,8 @@ func (l loaded) constant(b []byte) rs.Value {
 
 // masked is some bits of an expression: a field with a name, or the operation.
 func (d *ruleDecoder) masked(x rs.Expr, mask []byte, swapped bool) rs.Expr {
-	if p, ok := x.(rs.Payload); ok {
-		if f, _, ok := d.bits(p, mask); ok {
-			return f
-		}
+	if f, _, _, ok := d.named(loaded{expr: x, mask: mask, size: len(mask)}); ok {
+		return f
 	}
 	return rs.Masked{Expr: x, Mask: loaded{expr: x, swapped: swapped}.constant(mask)}
 }
@@ -137,6 +135,11 @@ func zero(b []byte) bool { return !slices.ContainsFunc(b, func(c byte) bool { re
 func (d *ruleDecoder) byteorder(as attrs, raw rs.Opaque) bool {
 	l, ok := d.register(as, unix.NFTA_BYTEORDER_SREG)
 	size := int(as.u32(unix.NFTA_BYTEORDER_SIZE))
+	if ok && l.expr != nil && l.size == 1 && size > 1 {
+		// nothing to turn: the kernel counts in whole numbers of that size
+		d.load(as.u32(unix.NFTA_BYTEORDER_DREG), l, raw)
+		return true
+	}
 	if !ok || l.expr == nil || l.swapped || !turns(l.expr.Type(), l.size) || size != l.size ||
 		as.u32(unix.NFTA_BYTEORDER_OP) != unix.NFT_BYTEORDER_HTON || int(as.u32(unix.NFTA_BYTEORDER_LEN)) != l.size {
 		return false

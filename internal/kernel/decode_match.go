@@ -382,9 +382,15 @@ func unshifted(x rs.Expr) rs.Expr {
 	if !ok || b.Op != ">>" {
 		return x
 	}
-	f, ok := b.Left.(rs.Payload)
-	if n, isNumber := b.Right.Uint(); ok && isNumber && f.Bits != 0 && n == uint64(f.Shift) {
-		return f
+	shift := 0
+	switch f := b.Left.(type) {
+	case rs.Payload:
+		shift = f.Shift
+	case rs.Exthdr:
+		shift = f.Shift
+	}
+	if n, isNumber := b.Right.Uint(); isNumber && shift != 0 && n == uint64(shift) {
+		return b.Left
 	}
 	return x
 }

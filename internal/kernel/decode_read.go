@@ -133,7 +133,14 @@ var fibFlags = []struct {
 }
 
 func (d *ruleDecoder) fib(as attrs, raw rs.Opaque) bool {
-	bits := as.u32(unix.NFTA_FIB_FLAGS)
+	x, ok := decodeFib(as.u32(unix.NFTA_FIB_RESULT), as.u32(unix.NFTA_FIB_FLAGS))
+	if ok {
+		d.load(as.u32(unix.NFTA_FIB_DREG), loaded{expr: x, size: loadSize(x)}, raw)
+	}
+	return ok
+}
+
+func decodeFib(result, bits uint32) (rs.Fib, bool) {
 	present := bits&unix.NFTA_FIB_F_PRESENT != 0
 	bits &^= unix.NFTA_FIB_F_PRESENT
 	var flags []string
@@ -144,9 +151,9 @@ func (d *ruleDecoder) fib(as attrs, raw rs.Opaque) bool {
 		}
 	}
 	x := rs.Fib{Flags: strings.Join(flags, " . ")}
-	switch result := as.u32(unix.NFTA_FIB_RESULT); {
+	switch {
 	case bits != 0:
-		return false
+		return x, false
 	case result == unix.NFT_FIB_RESULT_ADDRTYPE && !present:
 		x.Result = "type"
 	case result == unix.NFT_FIB_RESULT_OIFNAME && !present:
@@ -156,10 +163,9 @@ func (d *ruleDecoder) fib(as attrs, raw rs.Opaque) bool {
 	case result == unix.NFT_FIB_RESULT_OIF:
 		x.Result = "oif"
 	default:
-		return false
+		return x, false
 	}
-	d.load(as.u32(unix.NFTA_FIB_DREG), loaded{expr: x, size: loadSize(x)}, raw)
-	return true
+	return x, true
 }
 
 // routeKeys are what rt reads, by number (enum nft_rt_keys).
@@ -200,9 +206,12 @@ func (d *ruleDecoder) socket(as attrs, raw rs.Opaque) bool {
 		return false
 	}
 	s := rs.Socket{Key: socketKeys[n], Level: as.u32(level)}
-	size := map[string]int{"mark": 4, "cgroupv2": 8}[s.Key]
-	d.load(as.u32(dreg), loaded{expr: s, size: max(size, 1)}, raw)
+	d.load(as.u32(dreg), loaded{expr: s, size: socketSize(s)}, raw)
 	return true
+}
+
+func socketSize(s rs.Socket) int {
+	return max(map[string]int{"mark": 4, "cgroupv2": 8}[s.Key], 1)
 }
 
 // osfTTL are nft's words for how osf looks at the time to live

@@ -87,7 +87,7 @@ func decodeSet(as attrs) knownSet {
 	for _, x := range statefulExprs(as, nftaSetExpr, nftaSetExpressions) {
 		addStateful(x, func(rs.Counter) bool {
 			had := s.Counter
-			s.Counter = true
+			s.Counter, s.CounterLast = true, len(s.Extra) > 0
 			return !had
 		}, &s.Extra)
 	}
@@ -95,6 +95,16 @@ func decodeSet(as attrs) knownSet {
 		if !slices.Contains(setAttrs, a.typ) {
 			s.Extra = append(s.Extra, unknownAttr(a))
 		}
+	}
+	s.KeyOf = typeof(user[udataSetKeyTypeof], int(as.u32(unix.NFTA_SET_KEY_LEN)))
+	s.DataOf = typeof(user[udataSetDataTypeof], int(as.u32(unix.NFTA_SET_DATA_LEN)))
+	if s.KeyOf != nil {
+		s.Key = sizedType(s.KeyOf)
+	}
+	if s.DataOf != nil && s.Data != "" && s.Data != rs.TypeVerdict {
+		s.Data = sizedType(s.DataOf)
+	} else if s.Data == rs.TypeVerdict {
+		s.DataOf = nil
 	}
 	return knownSet{Set: &s, keyLen: int(as.u32(unix.NFTA_SET_KEY_LEN)), dataLen: int(as.u32(unix.NFTA_SET_DATA_LEN))}
 }
@@ -171,7 +181,7 @@ func decodeElement(s *rs.Set, as attrs) rawElement {
 			if e.Counter != nil {
 				return false
 			}
-			e.Counter = &c
+			e.Counter, e.CounterLast = &c, len(e.Extra) > 0
 			return true
 		}, &e.Extra)
 	}

@@ -222,16 +222,23 @@ func (d *ruleDecoder) log(as attrs, _ rs.Opaque) bool {
 var limitUnits = map[uint64]string{1: "second", 60: "minute", 3600: "hour", 86400: "day", 604800: "week"}
 
 func (d *ruleDecoder) limit(as attrs, _ rs.Opaque) bool {
+	l, ok := decodeLimit(as)
+	if ok {
+		d.add(l)
+	}
+	return ok
+}
+
+func decodeLimit(as attrs) (rs.Limit, bool) {
 	unit, ok := limitUnits[as.u64(unix.NFTA_LIMIT_UNIT)]
 	flags, typ := as.u32(unix.NFTA_LIMIT_FLAGS), as.u32(unix.NFTA_LIMIT_TYPE)
 	if !ok || flags&^unix.NFT_LIMIT_F_INV != 0 || typ != unix.NFT_LIMIT_PKTS && typ != unix.NFT_LIMIT_PKT_BYTES {
-		return false
+		return rs.Limit{}, false
 	}
-	d.add(rs.Limit{
+	return rs.Limit{
 		Rate: as.u64(unix.NFTA_LIMIT_RATE), Unit: unit, Burst: as.u32(unix.NFTA_LIMIT_BURST),
 		Over: flags != 0, Bytes: typ == unix.NFT_LIMIT_PKT_BYTES,
-	})
-	return true
+	}, true
 }
 
 func (d *ruleDecoder) notrack(attrs, rs.Opaque) bool {

@@ -352,25 +352,51 @@ func TestTablesReadAsNftListsThem(t *testing.T) {
 	}
 }
 
-// TestNamedObjectsAreShown: of most we know the name and the kind only.
-func TestNamedObjectsAreShown(t *testing.T) {
+// TestOddRulesetsReadAsNftListsThem is about named objects, sets declared by an
+// expression, and chains inside of rules.
+func TestOddRulesetsReadAsNftListsThem(t *testing.T) {
 	ns := nstest.NewNS(t, "objects")
-	load(t, ns, `table inet t {
-		quota q { over 5 mbytes; }
-		limit l { rate 5/second; }
-		ct helper h { type "ftp" protocol tcp; l3proto inet; }
-		ct timeout o { protocol tcp; l3proto ip; policy = { established: 120 }; }
-		synproxy s { mss 1460; wscale 7; }
+	load(t, ns, `table ip t {
+		quota q { comment "much"; over 5 mbytes used 3 kbytes; }
+		limit l { rate over 1025 kbytes/second burst 12 kbytes; }
+		limit m { comment "few"; rate 12/minute burst 30 packets; }
+		ct helper h { comment "files"; type "ftp" protocol tcp; }
+		ct timeout o { protocol tcp; l3proto ip; policy = { established: 120, close: 4 }; }
+		ct timeout u { comment "short"; protocol udp; policy = { replied: 7 }; }
+		ct expectation e { protocol udp; dport 9; timeout 1m; size 12; l3proto ip; }
+		synproxy s { comment "busy"; mss 1460; wscale 7; timestamp sack-perm; }
+		synproxy r { mss 1460; wscale 7; timestamp; }
+		synproxy p { mss 1460; wscale 7; }
+		set tags { typeof vlan id . ip saddr; }
+		set bits { typeof ip hdrlength; elements = { 5, 6 }; }
+		set options { typeof tcp option maxseg size . frag frag-off; }
+		set alerts { typeof ip option ra value; }
+		set pointers { typeof ip option rr ptr; }
+		set raw { typeof ip daddr . @ih,32,32; elements = { 192.0.2.1 . 0x14 }; }
+		map turns { typeof numgen random mod 4 : ip daddr . tcp dport; elements = { 0 : 192.0.2.1 . 80 }; }
+		set asked { typeof ct original proto-dst . meta length; }
+		set secure { typeof ipsec out spnum 3 ip6 saddr; }
+		set systems { typeof osf name; elements = { "Linux", "Windows" }; }
+		set busy { type ipv4_addr; limit rate 1/second counter; elements = { 192.0.2.1 limit rate 1/second counter }; }
+		set gone { type ipv4_addr; timeout 1h; }
+		chain inner {
+			tcp flags syn jump {
+				tcp dport 22 counter accept
+				tcp dport 23 drop
+			}
+			meter flood size 64 { ip saddr timeout 10m limit rate 3/second } counter
+			counter name tcp dport map { 22 : "first" }
+			update @gone { ip saddr timeout 5m counter }
+		}
+		counter first { packets 1 bytes 2; }
 	}`)
 	rs, err := open(t, ns).Read(kernel.Filter{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	text := rs.String()
-	for _, want := range []string{"quota q {", "limit l {", "ct helper h {", "ct timeout o {", "synproxy s {"} {
-		if !strings.Contains(text, "\t"+want+"\n\t\tunknown ") {
-			t.Errorf("no %s in\n%s", want, text)
-		}
+	theirs := ns.Exec(t, "nft", "list", "ruleset") + "\n"
+	if diff := cmp.Diff(theirs, rs.Text(ruleset.Format{})); diff != "" {
+		t.Errorf("(-nft +ours):\n%s", diff)
 	}
 }
 

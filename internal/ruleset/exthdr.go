@@ -1,6 +1,9 @@
 package ruleset
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // Exthdr reads an optional header or option of a packet: an extension header of
 // IPv6, an option of TCP or IPv4, a chunk of SCTP.
@@ -175,6 +178,47 @@ func OptionField(kind ExthdrKind, number uint8, offset, bits int) (Exthdr, bool)
 		}
 	}
 	return Exthdr{}, false
+}
+
+// OptionNumber is the field that nft numbers so of an option, which is found by
+// its name where that is given, or its number.
+func OptionNumber(kind ExthdrKind, name string, number uint8, field int) (Exthdr, bool) {
+	if kind == ExthdrIP {
+		field = ipFieldNumber(number, field)
+	}
+	for _, o := range options[kind] {
+		if (name != "" && o.name != name) || (name == "" && o.number != number) || field < 0 || field >= len(o.fields) {
+			continue
+		}
+		f := o.fields[field]
+		first, last := f.offset/8, (f.offset+f.bits-1)/8
+		x := Exthdr{
+			Kind: kind, Name: o.name, Field: f.name, Typ: f.typ, Number: o.number, Offset: first, Length: last - first + 1,
+		}
+		if f.bits%8 != 0 {
+			x.Bits, x.Shift, x.Length = f.bits, (last+1)*8-f.offset-f.bits, (f.bits+7)/8
+		}
+		return x, true
+	}
+	return Exthdr{}, false
+}
+
+// ipFields are the fields of options of IPv4 by nft's number (enum ipopt_fields
+// in its include/ipopt.h).
+var ipFields = []string{"", "type", "length", "value", "ptr", "addr"}
+
+// ipFieldNumber is the place of a field among those of an option of IPv4; -1
+// where the option has none such.
+func ipFieldNumber(number uint8, field int) int {
+	if field < 0 || field >= len(ipFields) {
+		return -1
+	}
+	for _, o := range options[ExthdrIP] {
+		if o.number == number {
+			return slices.IndexFunc(o.fields, func(f optionField) bool { return f.name == ipFields[field] })
+		}
+	}
+	return -1
 }
 
 // RawOption reads bytes of an option that have no name in nft, which it can

@@ -23,31 +23,30 @@ var (
 )
 
 // fields lists the named places of each header, by the protocol whose header
-// it is.
+// it is, in the order in which nft numbers them (its include/proto.h).
 var fields = map[string][]Payload{
-	"ether": {EtherSaddr, EtherDaddr, EtherType},
+	"ether": {EtherDaddr, EtherSaddr, EtherType},
 	"vlan": {
 		bits("vlan", "pcp", LinkHeader, 0, 3, TypeInteger), bits("vlan", "dei", LinkHeader, 3, 1, TypeInteger),
 		bits("vlan", "id", LinkHeader, 4, 12, TypeInteger), VlanType,
 	},
 	"ip": {
-		IPSaddr, IPDaddr, IPProtocol, IPLength, IPTTL,
-		network("ip", "id", 4, 2, TypeInteger), network("ip", "frag-off", 6, 2, TypeInteger),
-		network("ip", "checksum", 10, 2, TypeInteger),
 		bits("ip", "version", NetworkHeader, 0, 4, TypeInteger), bits("ip", "hdrlength", NetworkHeader, 4, 4, TypeInteger),
-		bits("ip", "dscp", NetworkHeader, 8, 6, TypeDSCP), bits("ip", "ecn", NetworkHeader, 14, 2, TypeECN),
+		bits("ip", "dscp", NetworkHeader, 8, 6, TypeDSCP), bits("ip", "ecn", NetworkHeader, 14, 2, TypeECN), IPLength,
+		network("ip", "id", 4, 2, TypeInteger), network("ip", "frag-off", 6, 2, TypeInteger), IPTTL, IPProtocol,
+		network("ip", "checksum", 10, 2, TypeInteger), IPSaddr, IPDaddr,
 	},
 	"ip6": {
-		IP6Saddr, IP6Daddr, IP6NextHdr, IP6HopLimit, network("ip6", "length", 4, 2, TypeInteger),
 		bits("ip6", "version", NetworkHeader, 0, 4, TypeInteger), bits("ip6", "dscp", NetworkHeader, 4, 6, TypeDSCP),
 		bits("ip6", "ecn", NetworkHeader, 10, 2, TypeECN), bits("ip6", "flowlabel", NetworkHeader, 12, 20, TypeInteger),
+		network("ip6", "length", 4, 2, TypeInteger), IP6NextHdr, IP6HopLimit, IP6Saddr, IP6Daddr,
 	},
 	"arp": {
 		network("arp", "htype", 0, 2, TypeInteger), network("arp", "ptype", 2, 2, TypeEtherType),
 		network("arp", "hlen", 4, 1, TypeInteger), network("arp", "plen", 5, 1, TypeInteger),
 		network("arp", "operation", 6, 2, TypeARPOp),
-		network("arp", "saddr ether", 8, 6, TypeEtherAddr), network("arp", "saddr ip", 14, 4, TypeIPv4Addr),
-		network("arp", "daddr ether", 18, 6, TypeEtherAddr), network("arp", "daddr ip", 24, 4, TypeIPv4Addr),
+		network("arp", "saddr ether", 8, 6, TypeEtherAddr), network("arp", "daddr ether", 18, 6, TypeEtherAddr),
+		network("arp", "saddr ip", 14, 4, TypeIPv4Addr), network("arp", "daddr ip", 24, 4, TypeIPv4Addr),
 	},
 	"th": {THSport, THDport},
 	"tcp": {
@@ -153,6 +152,17 @@ func FieldAt(proto string, base Header, offset, length int) (Payload, bool) {
 		}
 	}
 	return Payload{}, false
+}
+
+// FieldNumber is the field that nft numbers so, beginning with 1.
+func FieldNumber(proto string, n int) (Payload, bool) {
+	if proto == "vlan" && n > 2 {
+		n-- // The bit behind the priority has two names.
+	}
+	if n < 1 || n > len(fields[proto]) {
+		return Payload{}, false
+	}
+	return fields[proto][n-1], true
 }
 
 // Field finds a field by its names in nft ("tcp", "dport").

@@ -99,7 +99,7 @@ func (v Value) partSizes(ts []Type) ([]int, bool) {
 	sizes := make([]int, len(ts))
 	left, open := len(v.Data), -1
 	for i, t := range ts {
-		sizes[i] = types[t].size
+		sizes[i] = t.info().size
 		left -= padded(sizes[i])
 		if sizes[i] == 0 {
 			if open >= 0 {
@@ -177,10 +177,10 @@ func (v Value) text(name func(Type, uint64) (string, bool)) string {
 	if v.isWildcard() {
 		return quote(v.Data + "*")
 	}
-	if info, ok := types[v.Type]; !ok || len(v.Data) == 0 || (info.size != 0 && info.size != len(v.Data)) && v.Type != TypeIfname {
+	if size := v.Type.info().size; !v.Type.Known() || len(v.Data) == 0 || (size != 0 && size != len(v.Data)) && v.Type != TypeIfname {
 		return v.unknown()
 	}
-	switch v.Type {
+	switch v.Type.Base() {
 	case TypeIPv4Addr, TypeIPv6Addr:
 		a, _ := v.Addr()
 		return addrText(a)
@@ -190,6 +190,9 @@ func (v Value) text(name func(Type, uint64) (string, bool)) string {
 		return v.nameText()
 	case TypeCtLabel:
 		return v.bitText()
+	}
+	if v.Type.Base() == TypeRaw {
+		return v.raw()
 	}
 	n, ok := v.Uint()
 	if !ok {
@@ -201,9 +204,7 @@ func (v Value) text(name func(Type, uint64) (string, bool)) string {
 	if s, ok := name(v.Type, n); ok {
 		return s
 	}
-	switch v.Type {
-	case TypeRaw:
-		return v.raw()
+	switch v.Type.Base() {
 	case TypeDSCP:
 		return fmt.Sprintf("0x%02x", n)
 	case TypeECN:
