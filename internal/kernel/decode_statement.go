@@ -251,7 +251,7 @@ func (d *ruleDecoder) xt(as attrs, raw rs.Opaque) bool {
 	info, _ := as.get(unix.NFTA_MATCH_INFO)
 	d.add(rs.Compat{
 		Target: raw.Name == "target", Name: as.str(unix.NFTA_MATCH_NAME),
-		Revision: as.u32(unix.NFTA_MATCH_REV), Info: string(info.data),
+		Revision: as.u32(unix.NFTA_MATCH_REV), Info: string(info.data), Family: d.family, Proto: d.transport,
 	})
 	return true
 }

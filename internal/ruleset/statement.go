@@ -196,13 +196,22 @@ type Compat struct {
 	Revision uint32
 	// Info is the extension's own structure, as raw bytes.
 	Info string
+	// Family is that of the rule's table, Proto the transport protocol that the
+	// rule has checked for.
+	Family Family
+	Proto  string
 }
 
+// String writes the extension as nft lists it: with the help of the libraries of
+// iptables it translates most.
 func (c Compat) String() string {
-	if c.Target {
-		return "xt target " + quote(c.Name)
+	if w, ok := c.words(); ok && w.translated {
+		return w.nft
 	}
-	return "xt match " + quote(c.Name)
+	if c.Target {
+		return "xt target " + c.Name
+	}
+	return "xt match " + c.Name
 }
 
 // Opaque is an expression that the reader does not understand: its name in the
