@@ -85,6 +85,12 @@ func (w *iptablesWords) part(p Part) bool {
 		return w.option(p.Left, p.Op, p.Prefix.String())
 	case Compare:
 		return w.compare(p)
+	case HasAny:
+		f, ok := p.Left.(Payload)
+		if ok = ok && f.Typ == TypeTCPFlag; ok {
+			w.moduleOption("tcp", not(p.Op != NotEqual, "--tcp-flags "+tcpFlagWords(p.Flags)+" NONE"))
+		}
+		return ok
 	case InRange:
 		f, ok := p.Left.(Payload)
 		if ok = ok && f.Typ == TypeInetService; ok {
@@ -100,6 +106,11 @@ func (w *iptablesWords) part(p Part) bool {
 
 func (w *iptablesWords) compare(c Compare) bool {
 	inverted := c.Op == NotEqual
+	if words, ok := markWords(c); ok {
+		w.module = ""
+		w.rest = append(w.rest, words)
+		return true
+	}
 	switch left := c.Left.(type) {
 	case Masked:
 		f, ok := left.Expr.(Payload)
@@ -129,6 +140,35 @@ func (w *iptablesWords) compare(c Compare) bool {
 	return w.option(c.Left, c.Op, value)
 }
 
+// markWords is a test of a mark.
+func markWords(c Compare) (string, bool) {
+	modules := map[Expr]string{Meta{Key: MetaMark}: "mark", Ct{Key: CtMark}: "connmark"}
+	left, mask := c.Left, ""
+	if m, ok := left.(Masked); ok {
+		n, _ := m.Mask.Uint()
+		left, mask = m.Expr, fmt.Sprintf("/0x%x", n)
+	}
+	switch left.(type) {
+	case Meta, Ct:
+	default:
+		return "", false
+	}
+	n, ok := c.Right.Uint()
+	words := fmt.Sprintf("--mark 0x%x%s", n, mask)
+	return "-m " + modules[left] + " " + not(c.Op == NotEqual, words), ok && modules[left] != "" && (c.Op == Equal || c.Op == NotEqual)
+}
+
+// limitWords is a limit as iptables writes it, which leaves its default burst
+// out.
+func limitWords(rate string, burst uint32) string {
+	const byDefault = 5 // XT_LIMIT_BURST of iptables' libxt_limit.c
+	words := "--limit " + strings.NewReplacer("/second", "/sec", "/minute", "/min").Replace(rate)
+	if burst != byDefault {
+		words += fmt.Sprintf(" --limit-burst %d", burst)
+	}
+	return words
+}
+
 func tcpFlagWords(v Value) string {
 	if strings.Trim(v.Data, "\x00") == "" {
 		return "NONE"
@@ -149,6 +189,8 @@ func iptablesStatement(p Part) (string, bool) {
 			prefix = "--nflog-prefix " + xtQuote(p.Prefix)
 		}
 		return joined("-j NFLOG", prefix, fmt.Sprintf("--nflog-group %d", p.Group)), p.Snaplen == 0 && p.Threshold == 0
+	case Limit:
+		return "-m limit " + limitWords(fmt.Sprintf("%d/%s", p.Rate, p.Unit), p.Burst), !p.Over && !p.Bytes
 	case Verdict:
 		switch p.Kind {
 		case Accept, Drop, Return:

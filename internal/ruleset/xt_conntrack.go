@@ -1,6 +1,7 @@
 package ruleset
 
 import (
+	"fmt"
 	"strings"
 )
 
@@ -64,8 +65,8 @@ func xtConntrack(x *xtInfo) (xtWords, bool) {
 		ok = ok && known
 		add(bitState, option+words, "ct state ?"+strings.ToLower(words))
 	}
-	proto := ProtoName(uint8(x.u16(addrs + 8)))
-	add(bitProto, "--ctproto "+proto, "ct protocol ?"+proto)
+	proto := x.u16(addrs + 8)
+	add(bitProto, fmt.Sprintf("--ctproto %d", proto), "ct protocol ?"+ProtoName(uint8(proto)))
 	for i, name := range []string{"origsrc", "origdst", "replsrc", "repldst"} {
 		words := []string{"original saddr", "original daddr", "reply saddr", "reply daddr"}[i]
 		if bit := uint16(4 << i); flags&bit != 0 {

@@ -123,8 +123,7 @@ func xtRate(period uint32) string {
 
 func xtLimit(x *xtInfo) (xtWords, bool) {
 	rate, burst := xtRate(x.u32(0)), x.u32(4)
-	unit := strings.NewReplacer("/second", "/sec", "/minute", "/min").Replace(rate)
-	return both(joined("--limit", unit, fmt.Sprintf("--limit-burst %d", burst)),
+	return both(limitWords(rate, burst),
 		fmt.Sprintf("limit rate %s burst %d packets", rate, burst)), x.u32(0) != 0
 }
 
@@ -212,7 +211,7 @@ func xtPhysdev(x *xtInfo) (xtWords, bool) {
 		}
 		if i < 2 {
 			name := x.text(32*i, 16)
-			if mask := x.bytes(32*i+16, 16); len(name) < 15 && mask[len(name)] == 0 {
+			if mask := x.bytes(32*i+16, 16); len(name) < 15 && mask[len(name)] == 0 && !strings.HasSuffix(name, "+") {
 				name += "+"
 			}
 			option += " " + name
@@ -368,7 +367,7 @@ func xtTTL(name, field string) func(*xtInfo) (xtWords, bool) {
 }
 
 func xtTOS(x *xtInfo) (xtWords, bool) {
-	value, mask, inverted := x.u8(0), x.u8(1), x.flag(2)
+	mask, value, inverted := x.u8(0), x.u8(1), x.flag(2)
 	return plainXT(not(inverted, fmt.Sprintf("--tos 0x%02x/0x%02x", value, mask))), x.revision == 1
 }
 

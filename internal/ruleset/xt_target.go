@@ -281,7 +281,7 @@ func xtTProxy(x *xtInfo) (xtWords, bool) {
 
 func xtClassify(x *xtInfo) (xtWords, bool) {
 	n := x.u32(0)
-	return both(fmt.Sprintf("--set-class %x:%x", n>>16, n&0xffff), fmt.Sprintf("meta priority set %x:%x", n>>16, n&0xffff)), true
+	return both(fmt.Sprintf("--set-class %04x:%04x", n>>16, n&0xffff), fmt.Sprintf("meta priority set %x:%x", n>>16, n&0xffff)), true
 }
 
 func xtChecksum(x *xtInfo) (xtWords, bool) { return plainXT("--checksum-fill"), x.u8(0) == 1 }
