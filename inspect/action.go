@@ -217,6 +217,13 @@ func (s *scope) nat(r *reading, n ruleset.NAT) {
 		}
 	}
 	side := say.Say("side." + string(n.Kind))
+	if n.AddrEnd.Data != "" || n.PortEnd.Data != "" || n.To != nil || n.Anonymous != nil || n.Prefix {
+		s.translated(r, say.Say("act.nat.raw", "text", n.String()))
+		if n.Key != nil {
+			r.follows(say.Say("nat.miss", "next", s.next()))
+		}
+		return
+	}
 	if n.Key != nil {
 		key := s.m.expression(n.Key)
 		s.translated(r, s.flagged("act.nat.map", n.Flags, "side", side, "key", key, "set", s.m.setName(s.in, n.Map)))
@@ -249,6 +256,10 @@ func (s *scope) translated(r *reading, action string) {
 }
 
 func (s *scope) redirect(r *reading, d ruleset.Redirect) {
+	if d.PortEnd.Data != "" || d.To != nil {
+		s.translated(r, s.m.say.Say("act.nat.raw", "text", d.String()))
+		return
+	}
 	if d.Port.Data == "" {
 		s.translated(r, s.flagged("act.redirect", d.Flags))
 		return
@@ -295,6 +306,9 @@ func (s *scope) log(l ruleset.Log) string {
 func (s *scope) mangle(g ruleset.Mangle) string {
 	if g.Left == ruleset.Expr(ruleset.Meta{Key: ruleset.MetaNFTrace}) {
 		return s.m.say.Say("act.trace")
+	}
+	if g.From != nil {
+		return s.m.say.Say("act.set.from", "expr", s.m.expression(g.Left), "from", s.m.expression(g.From))
 	}
 	return s.m.say.Say("act.set", "expr", s.m.expression(g.Left), "value", s.m.value(g.Right))
 }

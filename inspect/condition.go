@@ -74,6 +74,13 @@ func (s *scope) needs(x ruleset.Expr) []string {
 	switch x := x.(type) {
 	case ruleset.Masked:
 		return s.needs(x.Expr)
+	case ruleset.Binary:
+		return s.needs(x.Left)
+	case ruleset.Exthdr:
+		if !x.Exists {
+			// What is not there cannot be compared.
+			return []string{s.m.say.Say("needs.option", "option", x.String())}
+		}
 	case ruleset.ConcatExpr:
 		var out []string
 		for _, p := range x.Parts {

@@ -212,7 +212,7 @@ func (m *maker) part(depth int) ruleset.Part {
 		return &s
 	}
 	x := m.expr(depth)
-	switch m.below(16) {
+	switch m.below(18) {
 	case 0:
 		return ruleset.Compare{Left: x, Op: m.op(), Right: m.value(x.Type())}
 	case 1:
@@ -240,6 +240,20 @@ func (m *maker) part(depth int) ruleset.Part {
 		return pick[ruleset.Part](m, ruleset.Masquerade{}, ruleset.Redirect{Port: m.value(ruleset.TypeInetService)}, ruleset.Reject{With: m.name()}, ruleset.Notrack{})
 	case 12:
 		return pick[ruleset.Part](m, ruleset.Log{Prefix: m.comment(), HasGroup: m.below(2) == 0}, ruleset.Limit{Rate: uint64(m.byte()), Unit: "day", Over: m.below(2) == 0})
+	case 14:
+		return pick[ruleset.Part](m,
+			ruleset.Quota{Bytes: uint64(m.byte()), Over: m.below(2) == 0}, ruleset.ConnLimit{Count: 3}, ruleset.Last{},
+			ruleset.SetUpdate{Op: pick(m, "add", "delete"), Set: m.name(), Key: x, Meter: m.below(2) == 0, Parts: []ruleset.Part{ruleset.Limit{Unit: "day"}}},
+			ruleset.ObjectRef{Kind: pick(m, "counter", "quota", "synproxy"), Name: m.name()}, ruleset.ObjectRef{Kind: "limit", Key: x, Map: m.name(), Anonymous: anonymous()},
+			ruleset.Enqueue{From: 1, To: 2, By: ruleset.Numgen{Mod: 2}}, ruleset.FlowAdd{Table: m.name()}, ruleset.SynProxy{},
+			ruleset.ResetOption{Option: ruleset.Exthdr{Kind: ruleset.ExthdrTCP, Name: m.name()}})
+	case 15:
+		from := ruleset.MapExpr{Key: x, Map: m.name(), Anonymous: anonymous(), Data: ruleset.TypeIPv4Addr}
+		return pick[ruleset.Part](m,
+			ruleset.Mangle{Left: x, From: from}, ruleset.NAT{Kind: ruleset.SNAT, To: from}, ruleset.Redirect{To: from},
+			ruleset.TProxy{Addr: from}, ruleset.Dup{To: from}, ruleset.Forward{Device: from},
+			ruleset.Compare{Left: ruleset.Binary{Left: x, Op: "|", Right: m.value(x.Type())}, Op: m.op(), Right: m.value(x.Type())},
+			ruleset.Compat{Target: true, Name: pick(m, "DNAT", "MARK", "REJECT", "NFQUEUE", "TPROXY"), Info: string(make([]byte, 64)), Revision: uint32(m.below(3))})
 	case 13:
 		return ruleset.Counter{Packets: uint64(m.byte()) << 56, Bytes: uint64(m.byte()) << 50}
 	}

@@ -29,8 +29,12 @@ func (m *Model) connectRule(rule Object, r ruleset.Rule) {
 	opaque := false
 	for _, p := range r.Parts {
 		switch p := p.(type) {
-		case ruleset.Opaque, ruleset.Compat:
+		case ruleset.Opaque:
 			opaque = true
+		case ruleset.Compat:
+			if _, ok := p.IPTables(); !ok {
+				opaque = true
+			}
 		case ruleset.Verdict:
 			m.addCaller(rule.chain(p.Chain), Caller{Rule: rule, Kind: p.Kind})
 		case ruleset.Lookup:
@@ -44,6 +48,15 @@ func (m *Model) connectRule(rule Object, r ruleset.Rule) {
 			if p.Key != nil {
 				m.addUse(rule, p.Map, Use{Rule: rule, Key: p.Key, Part: p})
 			}
+		case ruleset.SetUpdate:
+			m.addUse(rule, p.Set, Use{Rule: rule, Key: p.Key, Part: p})
+		case ruleset.ObjectRef:
+			if p.Key != nil {
+				m.addUse(rule, p.Map, Use{Rule: rule, Key: p.Key, Part: p})
+			}
+		}
+		for _, l := range ruleset.MapsIn(p) {
+			m.addUse(rule, l.Map, Use{Rule: rule, Key: l.Key, Part: p})
 		}
 	}
 	if opaque {

@@ -97,7 +97,7 @@ func TestCapturedRulesets(t *testing.T) {
 	}
 }
 
-// TestIPTables: what iptables stored as its own extension is named and marked.
+// TestIPTables: what iptables stored as its own extension is told in its words.
 func TestIPTables(t *testing.T) {
 	if _, err := exec.LookPath("iptables-nft"); err != nil {
 		t.Skipf("iptables-nft is needed: %v", err)
@@ -108,11 +108,11 @@ func TestIPTables(t *testing.T) {
 	m := live(t, connect(t, ns))
 	checkSentences(t, m)
 	drops := inspect.Object{Kind: inspect.KindRule, Family: ruleset.FamilyIP, Table: "filter", Chain: "FORWARD"}
-	check(t, say(m, drops), "? A packet that is tcp and gets past the part “xt match recent” (not understood yet) is counted and dropped. Nothing later sees it.")
+	check(t, say(m, drops), "A packet that is tcp and passes the test “-m recent --set --name x --mask 255.255.255.255 --rsource” of iptables is counted and dropped. Nothing later sees it.")
 	sets := drops
 	sets.Table = "mangle"
-	check(t, say(m, sets), "? Every packet that gets here is counted and handed to the iptables target “TTL” (not understood yet). What becomes of it then depends on that target.")
-	if got := m.Unknown(); len(got) != 2 {
+	check(t, say(m, sets), "Every packet that gets here is counted and treated by iptables as “-j TTL --ttl-set 64” says. It then meets the policy of FORWARD (accept).")
+	if got := m.Unknown(); len(got) != 0 {
 		t.Errorf("unknown: %v", got)
 	}
 }

@@ -98,7 +98,7 @@ func notUnderstood(p ruleset.Part) (string, bool) {
 	case ruleset.Opaque:
 		return p.Name, true
 	case ruleset.Compat:
-		if !p.Target {
+		if _, ok := p.IPTables(); !p.Target && !ok {
 			return "xt match " + p.Name, true
 		}
 	}
@@ -143,19 +143,28 @@ func (s *scope) part(r *reading, p ruleset.Part) {
 	case ruleset.NAT:
 		s.nat(r, p)
 	case ruleset.Masquerade:
+		if p.Port.Data != "" {
+			s.translated(r, s.m.say.Say("act.nat.raw", "text", p.String()))
+			return
+		}
 		s.translated(r, s.flagged("act.masquerade", p.Flags))
 	case ruleset.Redirect:
 		s.redirect(r, p)
 	case ruleset.Reject:
 		s.reject(r, p)
 	case ruleset.Compat:
-		r.unknown, r.ended = true, true
-		r.then(s.m.say.Say("act.xt", "name", p.Name))
-		r.follows(s.m.say.Say("xt.after"))
+		if p.Target {
+			s.iptables(r, p)
+			return
+		}
+		words, _ := p.IPTables()
+		r.when(phrase{words: s.m.say.Say("cond.iptables", "text", words)})
 	default:
-		// The vocabulary knows a statement that has no words here yet.
-		r.unknown = true
-		r.then(s.m.say.Say("act.raw", "text", p.String()))
+		if !s.other(r, p) {
+			// The vocabulary knows a statement that has no words here yet.
+			r.unknown = true
+			r.then(s.m.say.Say("act.raw", "text", p.String()))
+		}
 	}
 }
 

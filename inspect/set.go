@@ -53,6 +53,7 @@ func (m *Model) setWhat(info *setInfo) string {
 func (m *Model) typeWords(t ruleset.Type) string {
 	var words []string
 	for _, p := range t.Parts() {
+		p = p.Base()
 		id := "type." + string(p)
 		w := m.say.Say(id)
 		if w == id {

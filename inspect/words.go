@@ -15,6 +15,8 @@ const listed = 6
 func (m *Model) expression(x ruleset.Expr) string {
 	id := ""
 	switch x := x.(type) {
+	case ruleset.Binary, ruleset.MapExpr, ruleset.Hash, ruleset.Numgen:
+		return m.say.Say("quoted", "text", x.String())
 	case ruleset.Masked:
 		return m.say.Say("expr.masked", "expr", m.expression(x.Expr), "mask", x.Mask.String())
 	case ruleset.ConcatExpr:

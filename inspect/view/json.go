@@ -107,13 +107,16 @@ type Caller struct {
 
 // Rule is a rule; Index counts from 1.
 type Rule struct {
-	Index   int      `json:"index"`
-	NFT     string   `json:"nft"`
-	Handle  uint64   `json:"handle,omitempty"`
-	Comment string   `json:"comment,omitempty"`
-	Owner   *Owner   `json:"owner,omitempty"`
-	Counter *Counter `json:"counter,omitempty"`
-	Notes   []Note   `json:"notes"`
+	Index  int    `json:"index"`
+	NFT    string `json:"nft"`
+	Handle uint64 `json:"handle,omitempty"`
+	// IPTables is the rule in the words of iptables-save, where it has extensions
+	// of iptables and all of it is understood.
+	IPTables string   `json:"iptables,omitempty"`
+	Comment  string   `json:"comment,omitempty"`
+	Owner    *Owner   `json:"owner,omitempty"`
+	Counter  *Counter `json:"counter,omitempty"`
+	Notes    []Note   `json:"notes"`
 }
 
 // Set is a set or, where Data is given, a map.
@@ -266,6 +269,9 @@ func (d documents) chain(o inspect.Object, c *ruleset.Chain) Chain {
 		rule := Rule{
 			Index: i + 1, NFT: r.Text(ruleset.Format{Stateless: d.o.HideCounters}), Handle: r.Handle,
 			Comment: r.Comment, Owner: ownerOf(r.Comment), Notes: d.notes(o),
+		}
+		if words, ok := r.IPTables(); ok && fromIPTables(r) {
+			rule.IPTables = words
 		}
 		for _, p := range r.Parts {
 			if c, ok := p.(ruleset.Counter); ok && rule.Counter == nil {

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"nftnet/inspect"
@@ -123,11 +124,22 @@ func (t *text) chain(table inspect.Object, c *ruleset.Chain) {
 	for i, r := range c.Rules {
 		o.Index = i
 		t.line(2, t.style.nft, fmt.Sprintf("%4d  %s%s", i+1, r.Text(t.o.format()), t.handle(r.Handle)))
+		if words, ok := r.IPTables(); ok && fromIPTables(r) {
+			t.line(10, t.style.nft, "iptables "+words)
+		}
 		t.notes(10, o)
 	}
 	if len(c.Rules) > 0 {
 		t.blank()
 	}
+}
+
+// fromIPTables says whether a rule has an extension of iptables.
+func fromIPTables(r ruleset.Rule) bool {
+	return slices.ContainsFunc(r.Parts, func(p ruleset.Part) bool {
+		_, ok := p.(ruleset.Compat)
+		return ok
+	})
 }
 
 func (t *text) set(table inspect.Object, s *ruleset.Set) {

@@ -318,6 +318,9 @@ func (r *reader) read() error {
 	if err := r.sock.dump(unix.NFT_MSG_GETSET, number, nil, r.set); err != nil {
 		return err
 	}
+	if err := r.sock.dump(unix.NFT_MSG_GETFLOWTABLE, number, nil, r.flowtable); err != nil {
+		return err
+	}
 	if err := r.sock.dump(unix.NFT_MSG_GETCHAIN, number, nil, r.chain); err != nil {
 		return err
 	}
@@ -354,6 +357,14 @@ func (r *reader) set(number uint8, as attrs, _ []byte) error {
 	return nil
 }
 
+func (r *reader) flowtable(number uint8, as attrs, _ []byte) error {
+	const table = 1 // NFTA_FLOWTABLE_TABLE
+	if t := r.out.Table(familyByNum[number], as.str(table)); t != nil {
+		t.Flowtables = append(t.Flowtables, decodeFlowtable(as))
+	}
+	return nil
+}
+
 func setKey(t *rs.Table, set string) string { return string(t.Family) + " " + t.Name + " " + set }
 
 func (r *reader) chain(number uint8, as attrs, _ []byte) error {
@@ -384,6 +395,7 @@ func (r *reader) fill(t *rs.Table) error {
 			return err
 		}
 	}
+	joinAnonymous(t)
 	return nil
 }
 
@@ -403,7 +415,7 @@ func (r *reader) elements(t *rs.Table, s *rs.Set) error {
 		}
 	}
 	s.Elements = joinIntervals(s, all)
-	rs.SortElements(s.Elements)
+	sortListed(s)
 	return nil
 }
 

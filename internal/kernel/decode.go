@@ -17,9 +17,8 @@ type ruleDecoder struct {
 	sets   map[string]knownSet
 	parts  []decoded
 	regs   map[int]loaded
-	// link, network and transport are the protocols that the rule has checked
-	// for.
-	link, network, transport dependency
+	// context is what the rule has checked for.
+	context
 	// lower is the comparison that the next one may close to a range.
 	lower lowerBound
 }
@@ -30,44 +29,33 @@ type decoded struct {
 	removed bool
 }
 
-// knownSet is a set of the rule's table with the length of its keys in bytes,
-// which a type that is not known does not tell.
+// knownSet is a set of the rule's table with the length of its keys and of what
+// it holds in bytes, which a type that is not known does not tell.
 type knownSet struct {
 	*rs.Set
-	keyLen int
+	keyLen, dataLen int
 }
 
-// loaded is what a register holds: an expression, a constant, or the result of
-// a map lookup.
+// loaded is what a register holds: an expression or a constant.
 type loaded struct {
 	expr  rs.Expr
 	size  int
 	value []byte
-	mapOf *rs.VMap
 	// parts are the places of the loads that made the value: they go when it is
 	// used, all together.
 	parts []int
-	// mask is what a bitwise expression left of the value.
-	mask []byte
-	// swapped says that the value was turned from host to network byte order.
+	// mask and xor are what a bitwise expression did to the value of expr.
+	mask, xor []byte
+	// swapped says that the value was turned from host to network byte order, or
+	// back.
 	swapped bool
 }
 
-// dependency is a protocol that a rule has checked for, and where the check
-// stands among the parts: it goes when it only made a later part possible, and
-// nft would put it in by itself.
-type dependency struct {
-	proto string
-	part  int
-	// by is what was compared.
-	by rs.Expr
-}
-
-// lowerBound is a comparison for greater or equal: part is its place, load the
-// place of the load that it used.
+// lowerBound is a comparison that may be the first of a range: with >= from a
+// range, with < one outside of it.
 type lowerBound struct {
-	part, load int
-	from       rs.Value
+	part int
+	c    rs.Compare
 }
 
 // word is the place of a register in the kernel's register file, in 4 byte
@@ -84,8 +72,9 @@ func words(n int) int { return align4(n) / 4 }
 
 // decodeRule reads the list of expressions of a rule.
 func decodeRule(family rs.Family, sets map[string]knownSet, list []attr) []rs.Part {
-	d := &ruleDecoder{family: family, sets: sets, regs: map[int]loaded{}, lower: lowerBound{part: -1}}
-	d.network = dependency{proto: networkOfFamily[family], part: -1}
+	d := &ruleDecoder{
+		family: family, sets: sets, regs: map[int]loaded{}, lower: lowerBound{part: -1}, context: newContext(family),
+	}
 	for _, a := range list {
 		d.expression(a)
 	}
@@ -108,41 +97,72 @@ type exprDecoder struct {
 	decode func(*ruleDecoder, attrs, rs.Opaque) bool
 }
 
-var decoders = map[string]exprDecoder{
-	"meta": {[]uint16{unix.NFTA_META_DREG, unix.NFTA_META_KEY, unix.NFTA_META_SREG}, (*ruleDecoder).meta},
-	"payload": {[]uint16{unix.NFTA_PAYLOAD_DREG, unix.NFTA_PAYLOAD_BASE, unix.NFTA_PAYLOAD_OFFSET, unix.NFTA_PAYLOAD_LEN},
-		(*ruleDecoder).payload},
-	"ct":  {[]uint16{unix.NFTA_CT_DREG, unix.NFTA_CT_KEY, unix.NFTA_CT_DIRECTION, unix.NFTA_CT_SREG}, (*ruleDecoder).ct},
-	"fib": {[]uint16{unix.NFTA_FIB_DREG, unix.NFTA_FIB_RESULT, unix.NFTA_FIB_FLAGS}, (*ruleDecoder).fib},
-	"bitwise": {[]uint16{unix.NFTA_BITWISE_SREG, unix.NFTA_BITWISE_DREG, unix.NFTA_BITWISE_LEN, unix.NFTA_BITWISE_MASK,
-		unix.NFTA_BITWISE_XOR, nftaBitwiseOp}, (*ruleDecoder).bitwise},
-	"byteorder": {[]uint16{unix.NFTA_BYTEORDER_SREG, unix.NFTA_BYTEORDER_DREG, unix.NFTA_BYTEORDER_OP,
-		unix.NFTA_BYTEORDER_LEN, unix.NFTA_BYTEORDER_SIZE}, (*ruleDecoder).byteorder},
-	"cmp":   {[]uint16{unix.NFTA_CMP_SREG, unix.NFTA_CMP_OP, unix.NFTA_CMP_DATA}, (*ruleDecoder).cmp},
-	"range": {[]uint16{unix.NFTA_RANGE_SREG, unix.NFTA_RANGE_OP, unix.NFTA_RANGE_FROM_DATA, unix.NFTA_RANGE_TO_DATA}, (*ruleDecoder).rangeExpr},
-	"lookup": {[]uint16{unix.NFTA_LOOKUP_SET, unix.NFTA_LOOKUP_SET_ID, unix.NFTA_LOOKUP_SREG, unix.NFTA_LOOKUP_DREG,
-		unix.NFTA_LOOKUP_FLAGS}, (*ruleDecoder).lookup},
-	"immediate": {[]uint16{unix.NFTA_IMMEDIATE_DREG, unix.NFTA_IMMEDIATE_DATA}, (*ruleDecoder).immediate},
-	"counter":   {[]uint16{unix.NFTA_COUNTER_BYTES, unix.NFTA_COUNTER_PACKETS, nftaCounterPad}, (*ruleDecoder).counter},
-	"nat": {[]uint16{unix.NFTA_NAT_TYPE, unix.NFTA_NAT_FAMILY, unix.NFTA_NAT_REG_ADDR_MIN, unix.NFTA_NAT_REG_ADDR_MAX,
-		unix.NFTA_NAT_REG_PROTO_MIN, unix.NFTA_NAT_REG_PROTO_MAX, unix.NFTA_NAT_FLAGS}, (*ruleDecoder).nat},
-	"masq":   {[]uint16{unix.NFTA_MASQ_FLAGS}, (*ruleDecoder).masq},
-	"redir":  {[]uint16{unix.NFTA_REDIR_REG_PROTO_MIN, unix.NFTA_REDIR_REG_PROTO_MAX, unix.NFTA_REDIR_FLAGS}, (*ruleDecoder).redir},
-	"reject": {[]uint16{unix.NFTA_REJECT_TYPE, unix.NFTA_REJECT_ICMP_CODE}, (*ruleDecoder).reject},
-	"log": {[]uint16{unix.NFTA_LOG_GROUP, unix.NFTA_LOG_PREFIX, unix.NFTA_LOG_LEVEL, unix.NFTA_LOG_SNAPLEN,
-		unix.NFTA_LOG_QTHRESHOLD}, (*ruleDecoder).log},
-	"limit": {[]uint16{unix.NFTA_LIMIT_RATE, unix.NFTA_LIMIT_UNIT, unix.NFTA_LIMIT_BURST, unix.NFTA_LIMIT_TYPE,
-		unix.NFTA_LIMIT_FLAGS, nftaLimitPad}, (*ruleDecoder).limit},
-	"notrack": {nil, (*ruleDecoder).notrack},
-	"match":   {[]uint16{unix.NFTA_MATCH_NAME, unix.NFTA_MATCH_REV, unix.NFTA_MATCH_INFO}, (*ruleDecoder).xt},
-	"target":  {[]uint16{unix.NFTA_TARGET_NAME, unix.NFTA_TARGET_REV, unix.NFTA_TARGET_INFO}, (*ruleDecoder).xt},
+// upTo are the attributes of an expression that is understood whole.
+func upTo(last uint16) []uint16 {
+	out := make([]uint16, last)
+	for i := range out {
+		out[i] = uint16(i + 1)
+	}
+	return out
+}
+
+// decoders lists the kinds of expressions with the last of their attributes
+// (linux/netfilter/nf_tables.h).
+var decoders map[string]exprDecoder
+
+// An expression may hold others, which are decoded the same way.
+func init() {
+	decoders = map[string]exprDecoder{
+		"meta":         {upTo(unix.NFTA_META_SREG), (*ruleDecoder).meta},
+		"payload":      {upTo(nftaPayloadCsumFlags), (*ruleDecoder).payload},
+		"exthdr":       {upTo(nftaExthdrSreg), (*ruleDecoder).exthdr},
+		"ct":           {upTo(unix.NFTA_CT_SREG), (*ruleDecoder).ct},
+		"fib":          {upTo(unix.NFTA_FIB_FLAGS), (*ruleDecoder).fib},
+		"rt":           {upTo(2), (*ruleDecoder).route},
+		"socket":       {upTo(3), (*ruleDecoder).socket},
+		"osf":          {upTo(3), (*ruleDecoder).osf},
+		"xfrm":         {upTo(4), (*ruleDecoder).ipsec},
+		"numgen":       {upTo(unix.NFTA_NG_OFFSET), (*ruleDecoder).numgen},
+		"hash":         {upTo(nftaHashType), (*ruleDecoder).hash},
+		"bitwise":      {upTo(nftaBitwiseData), (*ruleDecoder).bitwise},
+		"byteorder":    {upTo(unix.NFTA_BYTEORDER_SIZE), (*ruleDecoder).byteorder},
+		"cmp":          {upTo(unix.NFTA_CMP_DATA), (*ruleDecoder).cmp},
+		"range":        {upTo(unix.NFTA_RANGE_TO_DATA), (*ruleDecoder).rangeExpr},
+		"lookup":       {upTo(unix.NFTA_LOOKUP_FLAGS), (*ruleDecoder).lookup},
+		"immediate":    {upTo(unix.NFTA_IMMEDIATE_DATA), (*ruleDecoder).immediate},
+		"counter":      {upTo(nftaCounterPad), (*ruleDecoder).counter},
+		"nat":          {upTo(unix.NFTA_NAT_FLAGS), (*ruleDecoder).nat},
+		"masq":         {upTo(unix.NFTA_MASQ_REG_PROTO_MAX), (*ruleDecoder).masq},
+		"redir":        {upTo(unix.NFTA_REDIR_FLAGS), (*ruleDecoder).redir},
+		"tproxy":       {upTo(3), (*ruleDecoder).tproxy},
+		"dup":          {upTo(unix.NFTA_DUP_SREG_DEV), (*ruleDecoder).dup},
+		"fwd":          {upTo(3), (*ruleDecoder).forward},
+		"reject":       {upTo(unix.NFTA_REJECT_ICMP_CODE), (*ruleDecoder).reject},
+		"log":          {upTo(unix.NFTA_LOG_FLAGS), (*ruleDecoder).log},
+		"limit":        {upTo(nftaLimitPad), (*ruleDecoder).limit},
+		"quota":        {upTo(5), (*ruleDecoder).quota},
+		"connlimit":    {upTo(2), (*ruleDecoder).connlimit},
+		"last":         {upTo(3), (*ruleDecoder).last},
+		"synproxy":     {upTo(3), (*ruleDecoder).synproxy},
+		"objref":       {upTo(5), (*ruleDecoder).objref},
+		"dynset":       {upTo(nftaDynsetExpressions), (*ruleDecoder).dynset},
+		"queue":        {upTo(4), (*ruleDecoder).queue},
+		"flow_offload": {upTo(1), (*ruleDecoder).flow},
+		"notrack":      {nil, (*ruleDecoder).notrack},
+		"match":        {upTo(unix.NFTA_MATCH_INFO), (*ruleDecoder).xt},
+		"target":       {upTo(unix.NFTA_TARGET_INFO), (*ruleDecoder).xt},
+	}
 }
 
 // Attributes that golang.org/x/sys/unix lacks (linux/netfilter/nf_tables.h).
 const (
-	nftaBitwiseOp  = 6
-	nftaCounterPad = 3
-	nftaLimitPad   = 6
+	nftaPayloadCsumFlags  = 8
+	nftaHashType          = 7
+	nftaBitwiseOp         = 6
+	nftaBitwiseData       = 7
+	nftaCounterPad        = 3
+	nftaLimitPad          = 6
+	nftaDynsetExpressions = 10
 )
 
 // only says whether as holds attributes of these types only, each at most
@@ -183,8 +203,6 @@ func (d *ruleDecoder) add(p rs.Part) {
 	}
 }
 
-func (d *ruleDecoder) keepChecks() { d.link.part, d.network.part, d.transport.part = -1, -1, -1 }
-
 // unknown appends what is not understood. It may have written any register.
 func (d *ruleDecoder) unknown(raw rs.Opaque) {
 	d.add(raw)
@@ -210,86 +228,18 @@ func (d *ruleDecoder) overwrite(at, n int) {
 	}
 }
 
+// register is what the register holds that an attribute names.
+func (d *ruleDecoder) register(as attrs, typ uint16) (loaded, bool) {
+	if !as.has(typ) {
+		return loaded{}, false
+	}
+	l, ok := d.regs[word(as.u32(typ))]
+	return l, ok
+}
+
 // use takes what a register holds for the part that is decoded next.
 func (d *ruleDecoder) use(l loaded) {
 	for _, p := range l.parts {
 		d.parts[p].removed = true
-	}
-}
-
-// learn notes which protocol a match checks for.
-func (d *ruleDecoder) learn(m rs.Match) {
-	c, ok := m.(rs.Compare)
-	if !ok || c.Op != rs.Equal {
-		return
-	}
-	n, ok := c.Right.Uint()
-	if !ok {
-		return
-	}
-	dep := dependency{part: len(d.parts), by: c.Left}
-	switch c.Left {
-	case rs.Meta{Key: rs.MetaIIFType}:
-		if dep.proto = linkNames[n]; dep.proto != "" {
-			d.link = dep
-		}
-	case rs.Meta{Key: rs.MetaNFProto}:
-		if dep.proto = nfprotoNames[n]; dep.proto != "" {
-			d.network = dep
-		}
-	case rs.Meta{Key: rs.MetaProtocol}, rs.EtherType:
-		if dep.proto = etherNames[n]; dep.proto != "" {
-			d.network = dep
-		}
-	case rs.Meta{Key: rs.MetaL4Proto}, rs.IPProtocol, rs.IP6NextHdr:
-		dep.proto = transportNames[uint8(n)]
-		d.transport = dep
-	}
-}
-
-var (
-	// ARPHRD_ETHER (linux/if_arp.h).
-	linkNames      = map[uint64]string{1: "ether"}
-	nfprotoNames   = map[uint64]string{uint64(rs.NFProtoIPv4): "ip", uint64(rs.NFProtoIPv6): "ip6"}
-	etherNames     = map[uint64]string{0x0800: "ip", 0x0806: "arp", 0x86dd: "ip6"}
-	transportNames = inverse(transportProtos)
-)
-
-// needs removes the checks that only made it possible to read x: nft puts them
-// in by itself.
-func (d *ruleDecoder) needs(x rs.Expr) {
-	switch x := x.(type) {
-	case rs.ConcatExpr:
-		for _, p := range x.Parts {
-			d.needs(p)
-		}
-	case rs.Masked:
-		d.needs(x.Expr)
-	case rs.Payload:
-		if x.Field == "" {
-			// What has no name implies nothing.
-			d.keepChecks()
-			return
-		}
-		switch x.Base {
-		case rs.LinkHeader:
-			d.remove(&d.link, d.family != rs.FamilyBridge)
-		case rs.NetworkHeader:
-			d.remove(&d.network, d.network.by != rs.Expr(rs.Meta{Key: rs.MetaProtocol}) || d.family != rs.FamilyInet)
-		case rs.TransportHeader:
-			// "ip protocol tcp" says more than "tcp dport" where there is IPv6 too.
-			d.remove(&d.transport, x.Proto != "th" &&
-				(d.transport.by == rs.Expr(rs.Meta{Key: rs.MetaL4Proto}) || d.family == rs.FamilyIP || d.family == rs.FamilyIP6))
-			if x.Proto == "icmp" && d.network.proto == "ip" || x.Proto == "icmpv6" && d.network.proto == "ip6" {
-				d.remove(&d.network, d.network.by != rs.Expr(rs.Meta{Key: rs.MetaProtocol}) || d.family != rs.FamilyInet)
-			}
-		}
-	}
-}
-
-func (d *ruleDecoder) remove(dep *dependency, implied bool) {
-	if implied && dep.proto != "" && dep.part >= 0 {
-		d.parts[dep.part].removed = true
-		dep.part = -1
 	}
 }

@@ -11,221 +11,61 @@ import (
 	rs "nftnet/internal/ruleset"
 )
 
-func (d *ruleDecoder) meta(as attrs, raw rs.Opaque) bool {
-	key, ok := metaByNumber[as.u32(unix.NFTA_META_KEY)]
-	if !ok {
-		return false
-	}
-	m := rs.Meta{Key: key}
-	if as.has(unix.NFTA_META_SREG) {
-		return !as.has(unix.NFTA_META_DREG) && d.mangle(m, as.u32(unix.NFTA_META_SREG))
-	}
-	d.load(as.u32(unix.NFTA_META_DREG), loaded{expr: m, size: loadSize(m)}, raw)
-	return true
-}
-
-var payloadByNumber = map[uint32]rs.Header{
-	unix.NFT_PAYLOAD_LL_HEADER: rs.LinkHeader, unix.NFT_PAYLOAD_NETWORK_HEADER: rs.NetworkHeader,
-	unix.NFT_PAYLOAD_TRANSPORT_HEADER: rs.TransportHeader,
-}
-
-func (d *ruleDecoder) payload(as attrs, raw rs.Opaque) bool {
-	base, ok := payloadByNumber[as.u32(unix.NFTA_PAYLOAD_BASE)]
-	offset, length := as.u32(unix.NFTA_PAYLOAD_OFFSET), as.u32(unix.NFTA_PAYLOAD_LEN)
-	if !ok || !as.has(unix.NFTA_PAYLOAD_DREG) || length == 0 || length > registerFile || offset > 1<<16 {
-		return false
-	}
-	p := d.field(base, int(offset), int(length))
-	d.load(as.u32(unix.NFTA_PAYLOAD_DREG), loaded{expr: p, size: int(length)}, raw)
-	return true
-}
-
-// registerFile is the size of the kernel's registers in bytes.
-const registerFile = 64
-
-// field names the place that a payload expression reads, as far as the rule
-// says which protocol it is. An address of which only the first bytes are read
-// keeps the address's name.
-func (d *ruleDecoder) field(base rs.Header, offset, length int) rs.Payload {
-	proto := d.protocol(base)
-	if f, ok := rs.FieldAt(proto, base, offset, length); ok {
-		return f
-	}
-	for _, full := range []int{4, 16} {
-		if f, ok := rs.FieldAt(proto, base, offset, full); ok && length < full && isAddr(f) {
-			f.Length = length
-			return f
-		}
-	}
-	return rs.RawPayload(base, offset, length)
-}
-
-func isAddr(x rs.Expr) bool { return x.Type() == rs.TypeIPv4Addr || x.Type() == rs.TypeIPv6Addr }
-
-// protocol is the protocol that a header is of, by what is known at this point
-// of the rule.
-func (d *ruleDecoder) protocol(base rs.Header) string {
-	switch {
-	case base == rs.LinkHeader:
-		return "ether"
-	case base == rs.NetworkHeader:
-		return d.network.proto
-	case d.transport.proto == "":
-		return "th"
-	case d.transport.proto == "icmp" && d.network.proto != "ip", d.transport.proto == "icmpv6" && d.network.proto != "ip6":
-		// Their names imply the network protocol, which the rule does not check.
-		return ""
-	}
-	return d.transport.proto
-}
-
-func (d *ruleDecoder) ct(as attrs, raw rs.Opaque) bool {
-	key, ok := ctByNumber[as.u32(unix.NFTA_CT_KEY)]
-	if !ok {
-		return false
-	}
-	c := rs.Ct{Key: key}
-	if dir, ok := as.get(unix.NFTA_CT_DIRECTION); ok {
-		switch dir.u8() {
-		case 0:
-			c.Dir = rs.Original
-		case 1:
-			c.Dir = rs.Reply
-		default:
-			return false
-		}
-	}
-	if as.has(unix.NFTA_CT_SREG) {
-		return !as.has(unix.NFTA_CT_DREG) && d.mangle(c, as.u32(unix.NFTA_CT_SREG))
-	}
-	d.load(as.u32(unix.NFTA_CT_DREG), loaded{expr: c, size: loadSize(c)}, raw)
-	return true
-}
-
-// fibFlags are the flags of fib, in nft's order.
-var fibFlags = []struct {
-	bit  uint32
-	name string
-}{
-	{unix.NFTA_FIB_F_SADDR, "saddr"}, {unix.NFTA_FIB_F_DADDR, "daddr"}, {unix.NFTA_FIB_F_MARK, "mark"},
-	{unix.NFTA_FIB_F_IIF, "iif"}, {unix.NFTA_FIB_F_OIF, "oif"},
-}
-
-func (d *ruleDecoder) fib(as attrs, raw rs.Opaque) bool {
-	bits := as.u32(unix.NFTA_FIB_FLAGS)
-	present := bits&unix.NFTA_FIB_F_PRESENT != 0
-	bits &^= unix.NFTA_FIB_F_PRESENT
-	var flags []string
-	for _, f := range fibFlags {
-		if bits&f.bit != 0 {
-			flags = append(flags, f.name)
-			bits &^= f.bit
-		}
-	}
-	x := rs.Fib{Flags: strings.Join(flags, " . ")}
-	switch result := as.u32(unix.NFTA_FIB_RESULT); {
-	case bits != 0:
-		return false
-	case result == unix.NFT_FIB_RESULT_ADDRTYPE && !present:
-		x.Result = "type"
-	case result == unix.NFT_FIB_RESULT_OIFNAME && !present:
-		x.Result = "oifname"
-	case result == unix.NFT_FIB_RESULT_OIF && present:
-		x.Result = "check"
-	case result == unix.NFT_FIB_RESULT_OIF:
-		x.Result = "oif"
-	default:
-		return false
-	}
-	d.load(as.u32(unix.NFTA_FIB_DREG), loaded{expr: x, size: loadSize(x)}, raw)
-	return true
-}
-
-// dataValue is the constant inside an attribute of the kind nft_data.
-func dataValue(a attr) []byte {
-	v, _ := a.nested().get(unix.NFTA_DATA_VALUE)
-	return v.data
-}
-
-// bitwise is understood as the mask of an expression; the kernel's other
-// operations are not.
-func (d *ruleDecoder) bitwise(as attrs, raw rs.Opaque) bool {
-	l, ok := d.regs[word(as.u32(unix.NFTA_BITWISE_SREG))]
-	mask, _ := as.get(unix.NFTA_BITWISE_MASK)
-	xor, _ := as.get(unix.NFTA_BITWISE_XOR)
-	if as.u32(nftaBitwiseOp) != 0 || !ok || l.expr == nil || l.mask != nil || l.swapped || !zero(dataValue(xor)) ||
-		len(dataValue(mask)) != l.size || int(as.u32(unix.NFTA_BITWISE_LEN)) != l.size {
-		return false
-	}
-	l.mask = dataValue(mask)
-	d.load(as.u32(unix.NFTA_BITWISE_DREG), l, raw)
-	return true
-}
-
-func zero(b []byte) bool { return !slices.ContainsFunc(b, func(c byte) bool { return c != 0 }) }
-
-// byteorder is understood where it turns a value of the host's byte order into
-// one that can be compared byte by byte.
-func (d *ruleDecoder) byteorder(as attrs, raw rs.Opaque) bool {
-	l, ok := d.regs[word(as.u32(unix.NFTA_BYTEORDER_SREG))]
-	if !ok || l.expr == nil || l.swapped || !turns(l.expr.Type(), l.size) ||
-		as.u32(unix.NFTA_BYTEORDER_OP) != unix.NFT_BYTEORDER_HTON ||
-		int(as.u32(unix.NFTA_BYTEORDER_LEN)) != l.size || int(as.u32(unix.NFTA_BYTEORDER_SIZE)) != l.size {
-		return false
-	}
-	l.swapped = true
-	d.load(as.u32(unix.NFTA_BYTEORDER_DREG), l, raw)
-	return true
-}
-
-// turns says whether values of a type differ between host and network byte
-// order: numbers that the kernel keeps in its own.
-func turns(t rs.Type, size int) bool {
-	return t.HostOrder() && size > 1 && t != rs.TypeIfname && t != rs.TypeString
-}
-
-// turned is b in the other byte order.
-func turned(b []byte) []byte {
-	b = slices.Clone(b)
-	slices.Reverse(b)
-	return b
-}
-
 var cmpByNumber = map[uint32]rs.Op{
 	unix.NFT_CMP_EQ: rs.Equal, unix.NFT_CMP_NEQ: rs.NotEqual, unix.NFT_CMP_LT: rs.Less, unix.NFT_CMP_LTE: rs.LessOrEqual,
 	unix.NFT_CMP_GT: rs.Greater, unix.NFT_CMP_GTE: rs.GreaterOrEqual,
 }
 
 func (d *ruleDecoder) cmp(as attrs, _ rs.Opaque) bool {
-	l, ok := d.regs[word(as.u32(unix.NFTA_CMP_SREG))]
+	l, ok := d.register(as, unix.NFTA_CMP_SREG)
 	op, known := cmpByNumber[as.u32(unix.NFTA_CMP_OP)]
 	a, _ := as.get(unix.NFTA_CMP_DATA)
 	data := dataValue(a)
 	if !ok || !known || l.expr == nil || len(data) == 0 {
 		return false
 	}
-	m, ok := l.comparison(op, data)
-	if !ok {
-		return false
-	}
-	c, isCompare := m.(rs.Compare)
-	load := l.parts[len(l.parts)-1]
-	if isCompare && op == rs.LessOrEqual && d.lower == (lowerBound{len(d.parts) - 1, load, d.lower.from}) {
-		d.parts[d.lower.part].part = rs.InRange{Left: c.Left, Op: rs.Equal, From: d.lower.from, To: c.Right}
-		d.lower = lowerBound{part: -1}
-		return true
-	}
-	d.use(l)
-	if fields := split(l, m, d.protocol); fields != nil {
+	if fields := d.split(l, op, data); fields != nil {
+		d.use(l)
 		for _, f := range fields {
 			d.match(f)
 		}
 		return true
 	}
-	d.match(m)
-	if isCompare && op == rs.GreaterOrEqual {
-		d.lower = lowerBound{len(d.parts) - 1, load, c.Right}
+	m, ok := d.comparison(l, op, data)
+	if !ok {
+		return false
 	}
+	d.use(l)
+	c, isCompare := m.(rs.Compare)
+	if isCompare && d.closes(c) {
+		return true
+	}
+	d.match(m)
+	d.lower = lowerBound{part: -1}
+	if isCompare && (op == rs.GreaterOrEqual || op == rs.Less) {
+		d.lower = lowerBound{len(d.parts) - 1, c}
+	}
+	return true
+}
+
+// closes joins a comparison with the one before it to a range.
+func (d *ruleDecoder) closes(c rs.Compare) bool {
+	low := d.lower.c
+	ops := map[rs.Op]rs.Op{rs.GreaterOrEqual: rs.LessOrEqual, rs.Less: rs.Greater}
+	if d.lower.part < 0 || ops[low.Op] != c.Op || low.Left.String() != c.Left.String() {
+		return false
+	}
+	for _, p := range d.parts[d.lower.part+1:] {
+		if !p.removed {
+			return false
+		}
+	}
+	op := rs.Equal
+	if c.Op == rs.Greater {
+		op = rs.NotEqual
+	}
+	d.parts[d.lower.part].part = rs.InRange{Left: c.Left, Op: op, From: low.Right, To: c.Right}
+	d.lower = lowerBound{part: -1}
 	return true
 }
 
@@ -244,30 +84,63 @@ func (d *ruleDecoder) match(m rs.Match) {
 }
 
 // split takes a comparison of several neighbouring fields apart. nft makes one
-// of "tcp sport 1 tcp dport 2"; nil where m is none.
-func split(l loaded, m rs.Match, protocol func(rs.Header) string) []rs.Match {
-	c, ok := m.(rs.Compare)
-	p, raw := l.expr.(rs.Payload)
-	if !ok || !raw || p.Field != "" || l.mask != nil || c.Op != rs.Equal {
+// of "tcp sport 1 tcp dport 2", and one of what is not a whole field too
+// (payload_expr_expand); nil where the bytes have one name or none. That they
+// are not all equal does not say so of each: nft lists it all the same.
+func (d *ruleDecoder) split(l loaded, op rs.Op, data []byte) []rs.Match {
+	p, isPayload := l.expr.(rs.Payload)
+	if !isPayload || p.Proto == "th" || l.mask != nil || op != rs.Equal || len(data) != l.size {
 		return nil
 	}
 	var out []rs.Match
-	for at := 0; at < p.Length; {
-		f, ok := longestField(protocol(p.Base), p.Base, p.Offset+at, p.Length-at)
+	at, end := p.Offset*8, (p.Offset+p.Length)*8
+	for at < end {
+		f, ok := d.firstField(p.Base, at, end-at)
 		if !ok {
-			return nil
+			if len(out) == 0 {
+				return nil
+			}
+			f = rs.RawPayload(p.Base, at/8, (end-at)/8)
 		}
-		out = append(out, rs.Is(f, rs.Value{Type: f.Typ, Data: c.Right.Data[at : at+f.Length]}))
-		at += f.Length
+		n := f.BitLength()
+		mask := make([]byte, len(data))
+		for i := at - p.Offset*8; i < at-p.Offset*8+n; i++ {
+			mask[i/8] |= 1 << (7 - i%8)
+		}
+		for i := range mask {
+			mask[i] &= data[i]
+		}
+		value, _ := shifted(mask, end-at-n, n)
+		out = append(out, fieldMatch(f, op, value))
+		at += n
 	}
 	return out
 }
 
-func longestField(proto string, base rs.Header, offset, length int) (rs.Payload, bool) {
-	for n := length; n > 0; n-- {
-		if f, ok := rs.FieldAt(proto, base, offset, n); ok {
+// fieldMatch compares a field, or the first bytes of an address.
+func fieldMatch(f rs.Payload, op rs.Op, value string) rs.Match {
+	if full := f.Typ.Size(); isAddr(f) && len(value) < full {
+		p := netip.PrefixFrom(addrOf([]byte(value), full), len(value)*8)
+		f.Length = full
+		return rs.InPrefix{Left: f, Op: op, Prefix: p}
+	}
+	return rs.Compare{Left: f, Op: op, Right: rs.Value{Type: f.Typ, Data: value}}
+}
+
+func (d *ruleDecoder) firstField(base rs.Header, at, most int) (rs.Payload, bool) {
+	list := d.fieldsFrom(base, at)
+	if len(list) == 0 {
+		return rs.Payload{}, false
+	}
+	for _, f := range list {
+		if f.BitLength() <= most {
 			return f, true
 		}
+	}
+	f := list[0]
+	if isAddr(f) {
+		f.Length = most / 8
+		return f, most >= 8
 	}
 	return rs.Payload{}, false
 }
@@ -275,14 +148,13 @@ func longestField(proto string, base rs.Header, offset, length int) (rs.Payload,
 // comparison is the match that compares what a register holds with a constant;
 // false where the kernel would compare something else than the expression's
 // value.
-func (l loaded) comparison(op rs.Op, data []byte) (rs.Match, bool) {
+func (d *ruleDecoder) comparison(l loaded, op rs.Op, data []byte) (rs.Match, bool) {
 	typ := l.expr.Type()
 	ordered := op != rs.Equal && op != rs.NotEqual
-	if turns(typ, l.size) && ordered != l.swapped {
-		return nil, false
-	}
-	if l.swapped {
+	if l.swapped && len(data) == l.size {
 		data = turned(data)
+	} else if l.swapped || turns(typ, l.size) && ordered {
+		return nil, false
 	}
 	if fib, ok := l.expr.(rs.Fib); ok && fib.Result == "check" && l.mask == nil {
 		// nft 1.0.6 compares the whole register with the byte in it.
@@ -293,7 +165,7 @@ func (l loaded) comparison(op rs.Op, data []byte) (rs.Match, bool) {
 	}
 	switch {
 	case l.mask != nil && len(data) == l.size:
-		return l.maskedComparison(op, data), true
+		return d.maskedComparison(l, op, data), true
 	case l.mask != nil:
 		return nil, false
 	case isAddr(l.expr) && !ordered && len(data) < typ.Size():
@@ -310,8 +182,13 @@ func (l loaded) comparison(op rs.Op, data []byte) (rs.Match, bool) {
 
 // isWhole says whether a load reads all of what its name says.
 func isWhole(x rs.Expr) bool {
-	f, ok := x.(rs.Payload)
-	return !ok || f.Typ.Size() == 0 || f.Length == f.Typ.Size()
+	switch x := x.(type) {
+	case rs.Payload:
+		return x.Bits != 0 || x.Typ.Size() == 0 || x.Length == x.Typ.Size()
+	case rs.Exthdr:
+		return x.Exists || x.Field != "" || strings.HasPrefix(x.Name, "@")
+	}
+	return true
 }
 
 // whole is the expression that reads all of an address.
@@ -331,66 +208,75 @@ func addrOf(b []byte, full int) netip.Addr {
 	return a
 }
 
-// maskedComparison is a comparison of some of an expression's bits: a prefix,
-// a test of flags, or the plain operation.
-func (l loaded) maskedComparison(op rs.Op, data []byte) rs.Match {
+// maskedComparison is a comparison of some of an expression's bits: a field, a
+// prefix, a test of flags, or the plain operation.
+func (d *ruleDecoder) maskedComparison(l loaded, op rs.Op, data []byte) rs.Match {
 	typ := l.expr.Type()
-	mask := rs.Value{Type: typ, Data: string(l.mask)}
 	equality := op == rs.Equal || op == rs.NotEqual
-	if isAddr(l.expr) && equality && len(l.mask) == typ.Size() {
+	if f, shift, bits, ok := d.named(l); ok {
+		if value, ok := shifted(data, shift, bits); ok {
+			return rs.Compare{Left: f, Op: op, Right: rs.Value{Type: f.Type(), Data: value}}
+		}
+	}
+	mask := loaded{expr: l.expr, swapped: l.swapped}.constant(l.mask)
+	if zero(l.xor) && isAddr(l.expr) && equality && len(l.mask) == typ.Size() {
 		p := netip.PrefixFrom(addrOf(data, typ.Size()), maskBits(l.mask))
 		if p.IsValid() && p == p.Masked() {
 			return rs.InPrefix{Left: l.expr, Op: op, Prefix: p}
 		}
 	}
-	if typ.IsFlags() && equality && zero(data) && !zero(l.mask) {
+	if zero(l.xor) && typ.IsFlags() && equality && zero(data) && !zero(l.mask) {
 		if op == rs.NotEqual {
 			return rs.HasAny{Left: l.expr, Op: rs.Equal, Flags: mask}
 		}
 		return rs.HasAny{Left: l.expr, Op: rs.NotEqual, Flags: mask}
 	}
-	return rs.Compare{Left: rs.Masked{Expr: l.expr, Mask: mask}, Op: op, Right: rs.Value{Type: typ, Data: string(data)}}
+	return rs.Compare{Left: d.whole(l), Op: op, Right: rs.Value{Type: typ, Data: string(data)}}
 }
 
 // maskBits is the length of the prefix that a mask keeps; -1 where the mask is
 // none.
 func maskBits(mask []byte) int {
-	bits, ended := 0, false
-	for i := range len(mask) * 8 {
-		set := mask[i/8]&(1<<(7-i%8)) != 0
-		if set && ended {
-			return -1
-		}
-		if set {
-			bits++
-		}
-		ended = !set
+	from, to, ok := span(mask)
+	switch {
+	case zero(mask):
+		return 0
+	case !ok || from != 0:
+		return -1
 	}
-	return bits
+	return to
 }
 
 func (d *ruleDecoder) rangeExpr(as attrs, _ rs.Opaque) bool {
-	l, ok := d.regs[word(as.u32(unix.NFTA_RANGE_SREG))]
+	l, ok := d.register(as, unix.NFTA_RANGE_SREG)
 	fromAttr, _ := as.get(unix.NFTA_RANGE_FROM_DATA)
 	toAttr, _ := as.get(unix.NFTA_RANGE_TO_DATA)
 	from, to := dataValue(fromAttr), dataValue(toAttr)
 	op, known := map[uint32]rs.Op{unix.NFT_RANGE_EQ: rs.Equal, unix.NFT_RANGE_NEQ: rs.NotEqual}[as.u32(unix.NFTA_RANGE_OP)]
-	if !ok || !known || l.expr == nil || !isWhole(l.expr) || turns(l.expr.Type(), l.size) != l.swapped ||
+	if !ok || !known || l.expr == nil || turns(l.expr.Type(), l.size) != l.swapped ||
 		len(from) != l.size || len(to) != l.size {
+		return false
+	}
+	x := rs.InRange{Left: d.whole(l), Op: op}
+	if f, shift, bits, ok := d.named(l); ok {
+		low, ok1 := shifted(from, shift, bits)
+		high, ok2 := shifted(to, shift, bits)
+		if !ok1 || !ok2 {
+			return false
+		}
+		x.Left, from, to = f, []byte(low), []byte(high)
+	}
+	if !isWhole(x.Left) {
 		return false
 	}
 	if l.swapped {
 		from, to = turned(from), turned(to)
 	}
+	typ := x.Left.Type()
+	x.From, x.To = rs.Value{Type: typ, Data: string(from)}, rs.Value{Type: typ, Data: string(to)}
 	d.use(l)
-	d.needs(l.expr)
-	left, typ := l.expr, l.expr.Type()
-	if l.mask != nil {
-		left = rs.Masked{Expr: left, Mask: rs.Value{Type: typ, Data: string(l.mask)}}
-	}
-	d.add(rs.InRange{
-		Left: left, Op: op, From: rs.Value{Type: typ, Data: string(from)}, To: rs.Value{Type: typ, Data: string(to)},
-	})
+	d.needs(x.Left)
+	d.add(x)
 	return true
 }
 
@@ -398,27 +284,55 @@ func (d *ruleDecoder) rangeExpr(as attrs, _ rs.Opaque) bool {
 // them.
 func (d *ruleDecoder) key(reg uint32, size int, interval bool) (loaded, bool) {
 	var exprs []rs.Expr
+	var first loaded
 	var used []int
 	at, end := word(reg), word(reg)+words(size)
 	for at < end {
 		l, ok := d.regs[at]
-		// The keys of an interval set are in network byte order, as they must be
-		// to have a before and an after.
-		if !ok || l.expr == nil || l.mask != nil || l.size == 0 || !isWhole(l.expr) ||
-			l.swapped != (interval && turns(l.expr.Type(), l.size)) {
+		if !ok || l.size == 0 {
 			return loaded{}, false
 		}
-		exprs, used = append(exprs, l.expr), append(used, l.parts...)
+		if len(exprs) == 0 {
+			first = l
+		}
+		x := d.keyPart(l, interval)
+		if x == nil {
+			return loaded{}, false
+		}
+		exprs, used = append(exprs, x), append(used, l.parts...)
 		at += words(l.size)
 	}
 	if len(exprs) == 0 || at != end {
 		return loaded{}, false
 	}
-	l := loaded{expr: exprs[0], size: size, parts: used}
+	first.parts = used
 	if len(exprs) > 1 {
-		l.expr = rs.ConcatOf(exprs...)
+		return loaded{expr: rs.ConcatOf(exprs...), size: size, parts: used}, true
 	}
-	return l, true
+	if _, _, _, ok := d.named(first); !ok {
+		first.expr, first.mask, first.xor = exprs[0], nil, nil
+	}
+	return first, true
+}
+
+// keyPart is one part of a key; nil where it is not what it seems.
+func (d *ruleDecoder) keyPart(l loaded, interval bool) rs.Expr {
+	if l.expr == nil {
+		if l.value == nil {
+			return nil
+		}
+		return rs.Const{Value: rs.Value{Type: rs.TypeInteger, Data: string(l.value)}}
+	}
+	x := d.whole(l)
+	if f, _, _, ok := d.named(l); ok {
+		x = f
+	}
+	// The keys of an interval set are in network byte order, as they must be to
+	// have a before and an after.
+	if !isWhole(x) || l.swapped != (interval && turns(l.expr.Type(), l.size)) {
+		return nil
+	}
+	return x
 }
 
 func (d *ruleDecoder) lookup(as attrs, raw rs.Opaque) bool {
@@ -428,22 +342,27 @@ func (d *ruleDecoder) lookup(as attrs, raw rs.Opaque) bool {
 		return false
 	}
 	key, ok := d.key(as.u32(unix.NFTA_LOOKUP_SREG), set.keyLen, slices.Contains(set.Flags, "interval"))
+	key.expr = unshifted(key.expr)
 	if !ok {
 		return false
 	}
-	var anonymous *rs.Set
-	if set.Anonymous {
-		anonymous = set.Set
+	anonymous, ok := d.anonymous(set, &key)
+	if !ok {
+		return false
 	}
-	m := rs.VMap{Key: key.expr, Map: name, Anonymous: anonymous}
 	if dreg, ok := as.get(unix.NFTA_LOOKUP_DREG); ok && dreg.u32() != unix.NFT_REG_VERDICT {
+		m := rs.MapExpr{Key: key.expr, Map: name, Anonymous: anonymous, Data: set.Data}
+		size := set.dataLen
+		if size <= 0 || size > registerFile {
+			return false
+		}
 		// What is looked up waits for its use, as the key did.
-		d.load(dreg.u32(), loaded{mapOf: &m, size: registerFile, parts: key.parts}, raw)
+		d.load(dreg.u32(), loaded{expr: m, size: size, parts: key.parts}, raw)
 		return true
 	} else if ok {
 		d.use(key)
 		d.needs(key.expr)
-		d.add(m)
+		d.add(rs.VMap{Key: key.expr, Map: name, Anonymous: anonymous})
 		return true
 	}
 	op := rs.Equal
@@ -454,4 +373,67 @@ func (d *ruleDecoder) lookup(as attrs, raw rs.Opaque) bool {
 	d.needs(key.expr)
 	d.add(rs.Lookup{Left: key.expr, Op: op, Set: name, Anonymous: anonymous})
 	return true
+}
+
+// unshifted is a field of some bits that was moved to be a number, as nft does
+// before a lookup, and does not write.
+func unshifted(x rs.Expr) rs.Expr {
+	b, ok := x.(rs.Binary)
+	if !ok || b.Op != ">>" {
+		return x
+	}
+	shift := 0
+	switch f := b.Left.(type) {
+	case rs.Payload:
+		shift = f.Shift
+	case rs.Exthdr:
+		shift = f.Shift
+	}
+	if n, isNumber := b.Right.Uint(); isNumber && shift != 0 && n == uint64(shift) {
+		return b.Left
+	}
+	return x
+}
+
+// anonymous is the set that a lookup writes out, nil for a set with a name. Its
+// members stand where the bits of the key do, and are moved to be numbers.
+func (d *ruleDecoder) anonymous(set knownSet, key *loaded) (*rs.Set, bool) {
+	f, shift, bits, ok := d.named(*key)
+	if ok {
+		key.expr, key.mask, key.xor = f, nil, nil
+	}
+	if !set.Anonymous {
+		return nil, true
+	}
+	if !ok {
+		return set.Set, true
+	}
+	out := *set.Set
+	out.Elements = slices.Clone(out.Elements)
+	for i := range out.Elements {
+		e := &out.Elements[i]
+		for _, v := range []*rs.Value{&e.Key, &e.End} {
+			if v.Data == "" {
+				continue
+			}
+			// The end of a range has the bits below the field set.
+			value, _ := shifted(lowCleared(v.Data, shift), shift, bits)
+			*v = rs.Value{Type: f.Type(), Data: value}
+		}
+		if e.End == e.Key {
+			e.End = rs.Value{}
+		}
+	}
+	return &out, true
+}
+
+// lowCleared is b without its last bits.
+func lowCleared(b string, bits int) []byte {
+	out := []byte(b)
+	for i := range bits {
+		if at := len(out) - 1 - i/8; at >= 0 {
+			out[at] &^= 1 << (i % 8)
+		}
+	}
+	return out
 }

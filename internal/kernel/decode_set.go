@@ -1,6 +1,8 @@
 package kernel
 
 import (
+	"bytes"
+	"encoding/binary"
 	"fmt"
 	"slices"
 	"strconv"
@@ -85,7 +87,7 @@ func decodeSet(as attrs) knownSet {
 	for _, x := range statefulExprs(as, nftaSetExpr, nftaSetExpressions) {
 		addStateful(x, func(rs.Counter) bool {
 			had := s.Counter
-			s.Counter = true
+			s.Counter, s.CounterLast = true, len(s.Extra) > 0
 			return !had
 		}, &s.Extra)
 	}
@@ -94,7 +96,17 @@ func decodeSet(as attrs) knownSet {
 			s.Extra = append(s.Extra, unknownAttr(a))
 		}
 	}
-	return knownSet{Set: &s, keyLen: int(as.u32(unix.NFTA_SET_KEY_LEN))}
+	s.KeyOf = typeof(user[udataSetKeyTypeof], int(as.u32(unix.NFTA_SET_KEY_LEN)))
+	s.DataOf = typeof(user[udataSetDataTypeof], int(as.u32(unix.NFTA_SET_DATA_LEN)))
+	if s.KeyOf != nil {
+		s.Key = sizedType(s.KeyOf)
+	}
+	if s.DataOf != nil && s.Data != "" && s.Data != rs.TypeVerdict {
+		s.Data = sizedType(s.DataOf)
+	} else if s.Data == rs.TypeVerdict {
+		s.DataOf = nil
+	}
+	return knownSet{Set: &s, keyLen: int(as.u32(unix.NFTA_SET_KEY_LEN)), dataLen: int(as.u32(unix.NFTA_SET_DATA_LEN))}
 }
 
 // unknownAttr shows an attribute that is not understood.
@@ -169,7 +181,7 @@ func decodeElement(s *rs.Set, as attrs) rawElement {
 			if e.Counter != nil {
 				return false
 			}
-			e.Counter = &c
+			e.Counter, e.CounterLast = &c, len(e.Extra) > 0
 			return true
 		}, &e.Extra)
 	}
@@ -250,6 +262,47 @@ func joinIntervals(s *rs.Set, list []rawElement) []rs.Element {
 		out = append(out, e.Element)
 	}
 	return out
+}
+
+// sortListed puts the elements of a set into the order in which nft lists them
+// (list_expr_sort in nft's mergesort.c): numbers by their value, names and
+// concatenations as if their bytes were a number in the host's order, flags by
+// the first of them; ranges of concatenations as the kernel lists them.
+func sortListed(s *rs.Set) {
+	interval := slices.Contains(s.Flags, "interval")
+	if !interval {
+		// nft's sort turns the order of equals round.
+		slices.Reverse(s.Elements)
+	}
+	slices.SortStableFunc(s.Elements, func(a, b rs.Element) int {
+		if a.CatchAll != b.CatchAll {
+			if a.CatchAll {
+				return 1
+			}
+			return -1
+		}
+		if interval {
+			return 0
+		}
+		return bytes.Compare(listKey(a.Key, len(b.Key.Data)), listKey(b.Key, len(a.Key.Data)))
+	})
+}
+
+// listKey is a number in network byte order, at least so many bytes long, by
+// which an element stands among others.
+func listKey(v rs.Value, size int) []byte {
+	var key []byte
+	parts := v.Parts()
+	for _, p := range parts {
+		key = append(key, p.Data...)
+	}
+	if len(parts) > 1 || v.Type.HostOrder() || v.Type == rs.TypeIfname || v.Type == rs.TypeString {
+		slices.Reverse(key)
+	}
+	if n, ok := v.Uint(); ok && v.Type.IsFlags() && v.Type != rs.TypeBitmask {
+		key = binary.BigEndian.AppendUint64(nil, n&-n)
+	}
+	return append(make([]byte, max(size-len(key), 0)), key...)
 }
 
 // turnedKey is a key of an interval set in the other byte order, where its type

@@ -1,19 +1,66 @@
 package kernel
 
 import (
+	"strings"
+
 	"golang.org/x/sys/unix"
 
 	rs "nftnet/internal/ruleset"
 )
 
-// mangle is a statement that sets left to the constant in a register.
-func (d *ruleDecoder) mangle(left rs.Expr, sreg uint32) bool {
+// mangle is a statement that sets left, size bytes of it, to what a register
+// holds.
+func (d *ruleDecoder) mangle(left rs.Expr, size int, sreg uint32) bool {
 	l, ok := d.regs[word(sreg)]
-	if !ok || len(l.value) != loadSize(left) {
+	if !ok {
+		return false
+	}
+	m := rs.Mangle{Left: left}
+	switch {
+	case l.expr != nil:
+		// A number goes in the order of what it is set to.
+		if l.swapped != (turns(left.Type(), size) != turns(l.expr.Type(), l.size)) {
+			return false
+		}
+		m.From = d.whole(l)
+	case len(l.value) == size:
+		m.Right = rs.Value{Type: left.Type(), Data: string(l.value)}
+	default:
 		return false
 	}
 	d.use(l)
-	d.add(rs.Mangle{Left: left, Right: rs.Value{Type: left.Type(), Data: string(l.value)}})
+	if f, ok := left.(rs.Payload); ok && f.Field != "" {
+		d.needs(f)
+	} else if x, ok := left.(rs.Exthdr); ok {
+		d.needs(x)
+	}
+	if m.From != nil {
+		d.needs(m.From)
+	}
+	d.add(m)
+	return true
+}
+
+// setField sets bytes of the packet. Where some of their bits change only, they
+// were read before, and the other bits are written back.
+func (d *ruleDecoder) setField(p rs.Payload, sreg uint32) bool {
+	l, ok := d.regs[word(sreg)]
+	old, isField := l.expr.(rs.Payload)
+	if !ok || !isField || l.mask == nil || old != p {
+		return ok && d.mangle(p, p.Length, sreg)
+	}
+	cleared := make([]byte, len(l.mask))
+	for i, m := range l.mask {
+		cleared[i] = ^m
+	}
+	f, shift, known := d.bits(p, cleared)
+	value, fits := shifted(l.xor, shift, f.BitLength())
+	if !known || !fits {
+		return d.mangle(p, p.Length, sreg)
+	}
+	d.use(l)
+	d.needs(f)
+	d.add(rs.Mangle{Left: f, Right: rs.Value{Type: f.Type(), Data: value}})
 	return true
 }
 
@@ -56,141 +103,13 @@ func (d *ruleDecoder) counter(as attrs, _ rs.Opaque) bool {
 	return true
 }
 
-// The flags of a translation (linux/netfilter/nf_nat.h): those with a word in
-// nft, and two that only say that an address or a port is given.
-const (
-	natRangeGiven  = unix.NF_NAT_RANGE_MAP_IPS | unix.NF_NAT_RANGE_PROTO_SPECIFIED
-	natRandom      = unix.NF_NAT_RANGE_PROTO_RANDOM
-	natFullyRandom = unix.NF_NAT_RANGE_PROTO_RANDOM_FULLY
-	natPersistent  = unix.NF_NAT_RANGE_PERSISTENT
-)
-
-var natWords = []struct {
-	bit  uint32
-	name string
-}{{natRandom, "random"}, {natFullyRandom, "fully-random"}, {natPersistent, "persistent"}}
-
-// natFlags lists the flags of a translation; false where nft has no word for
-// one.
-func natFlags(bits uint32) ([]string, bool) {
-	var out []string
-	bits &^= natRangeGiven
-	for _, f := range natWords {
-		if bits&f.bit != 0 {
-			out = append(out, f.name)
-			bits &^= f.bit
-		}
-	}
-	return out, bits == 0
-}
-
-func (d *ruleDecoder) nat(as attrs, _ rs.Opaque) bool {
-	flags, ok := natFlags(as.u32(unix.NFTA_NAT_FLAGS))
-	kind, known := map[uint32]rs.NATKind{unix.NFT_NAT_DNAT: rs.DNAT, unix.NFT_NAT_SNAT: rs.SNAT}[as.u32(unix.NFTA_NAT_TYPE)]
-	n := rs.NAT{Kind: kind, Flags: flags}
-	var addrType rs.Type
-	switch as.u32(unix.NFTA_NAT_FAMILY) {
-	case unix.NFPROTO_IPV4:
-		n.Family, addrType = "ip", rs.TypeIPv4Addr
-	case unix.NFPROTO_IPV6:
-		n.Family, addrType = "ip6", rs.TypeIPv6Addr
-	}
-	if !ok || !known || addrType == "" ||
-		!as.sameRegisters(unix.NFTA_NAT_REG_ADDR_MIN, unix.NFTA_NAT_REG_ADDR_MAX) ||
-		!as.sameRegisters(unix.NFTA_NAT_REG_PROTO_MIN, unix.NFTA_NAT_REG_PROTO_MAX) {
-		return false
-	}
-	addrReg, hasAddr := as.get(unix.NFTA_NAT_REG_ADDR_MIN)
-	portReg, hasPort := as.get(unix.NFTA_NAT_REG_PROTO_MIN)
-	if l := d.regs[word(addrReg.u32())]; hasAddr && l.mapOf != nil {
-		return d.natByMap(n, l, addrType, word(portReg.u32())-word(addrReg.u32()), hasPort)
-	}
-	return d.natToConstant(n, addrType, addrReg, hasAddr, portReg, hasPort)
-}
-
-// natByMap is a translation to what a named map holds: an address, or an
-// address and a port behind it.
-func (d *ruleDecoder) natByMap(n rs.NAT, l loaded, addrType rs.Type, portWord int, hasPort bool) bool {
-	m := l.mapOf
-	set := d.sets[m.Map]
-	withPort := rs.ConcatTypes(addrType, rs.TypeInetService)
-	switch {
-	case m.Anonymous != nil || set.DataInterval:
-		return false
-	case set.Data == withPort && hasPort && portWord == words(addrType.Size()):
-	case set.Data == addrType && !hasPort:
-		n.AddrOnly = true
-		d.leaveOutFamily(&n)
-	default:
-		return false
-	}
-	n.Key, n.Map = m.Key, m.Map
-	d.use(l)
-	d.needs(m.Key)
-	d.add(n)
-	return true
-}
-
-func (d *ruleDecoder) natToConstant(n rs.NAT, addrType rs.Type, addrReg attr, hasAddr bool, portReg attr, hasPort bool) bool {
-	addr, port := d.regs[word(addrReg.u32())], d.regs[word(portReg.u32())]
-	if hasAddr && len(addr.value) != addrType.Size() || hasPort && len(port.value) != 2 || !hasAddr && !hasPort {
-		return false
-	}
-	if hasAddr {
-		n.Addr = rs.Value{Type: addrType, Data: string(addr.value)}
-		d.use(addr)
-	}
-	if hasPort {
-		n.Port = rs.Value{Type: rs.TypeInetService, Data: string(port.value)}
-		d.use(port)
-	}
-	d.leaveOutFamily(&n)
-	d.add(n)
-	return true
-}
-
-// leaveOutFamily leaves the family out where nft does: in a table of it.
-func (d *ruleDecoder) leaveOutFamily(n *rs.NAT) {
-	if string(d.family) == n.Family {
-		n.Family = ""
-	}
-}
-
-// sameRegisters says whether a range has no end, or ends where it begins.
-func (as attrs) sameRegisters(lo, hi uint16) bool {
-	return !as.has(hi) || as.has(lo) && as.u32(lo) == as.u32(hi)
-}
-
-func (d *ruleDecoder) masq(as attrs, _ rs.Opaque) bool {
-	flags, ok := natFlags(as.u32(unix.NFTA_MASQ_FLAGS))
-	if ok {
-		d.add(rs.Masquerade{Flags: flags})
-	}
-	return ok
-}
-
-func (d *ruleDecoder) redir(as attrs, _ rs.Opaque) bool {
-	flags, ok := natFlags(as.u32(unix.NFTA_REDIR_FLAGS))
-	r := rs.Redirect{Flags: flags}
-	l := d.regs[word(as.u32(unix.NFTA_REDIR_REG_PROTO_MIN))]
-	hasPort := as.has(unix.NFTA_REDIR_REG_PROTO_MIN)
-	if !ok || hasPort && len(l.value) != 2 || !as.sameRegisters(unix.NFTA_REDIR_REG_PROTO_MIN, unix.NFTA_REDIR_REG_PROTO_MAX) {
-		return false
-	}
-	if hasPort {
-		d.use(l)
-		r.Port = rs.Value{Type: rs.TypeInetService, Data: string(l.value)}
-	}
-	d.add(r)
-	return true
-}
-
 // rejectICMPX are nft's words for the answers that suit both families (enum
 // nft_reject_inet_code).
 var rejectICMPX = map[uint8]string{0: "no-route", 1: "port-unreachable", 2: "host-unreachable", 3: "admin-prohibited"}
 
 // reject is written without its answer where that is the default: port
-// unreachable in the words of the table's family.
+// unreachable in the words of the table's family (stmt_reject_postprocess,
+// reject_stmt_print).
 func (d *ruleDecoder) reject(as attrs, _ rs.Opaque) bool {
 	codeAttr, _ := as.get(unix.NFTA_REJECT_ICMP_CODE)
 	code := codeAttr.u8()
@@ -198,7 +117,9 @@ func (d *ruleDecoder) reject(as attrs, _ rs.Opaque) bool {
 	switch as.u32(unix.NFTA_REJECT_TYPE) {
 	case unix.NFT_REJECT_TCP_RST:
 		with, ok = "tcp reset", code == 0
-		d.remove(&d.transport, d.family == rs.FamilyIP || d.family == rs.FamilyIP6)
+		if d.family == rs.FamilyIP || d.family == rs.FamilyIP6 {
+			d.remove(transportLayer)
+		}
 	case unix.NFT_REJECT_ICMPX_UNREACH:
 		with, ok = rejectICMPX[code]
 		with = "icmpx " + with
@@ -209,6 +130,10 @@ func (d *ruleDecoder) reject(as attrs, _ rs.Opaque) bool {
 	}
 	if !ok {
 		return false
+	}
+	if own := strings.HasPrefix(with, "icmp ") || strings.HasPrefix(with, "icmpv6 "); own && networkOfFamily[d.family] == "" {
+		// Written out, the answer implies the check.
+		d.remove(networkLayer)
 	}
 	if with == rejectDefault[d.family] {
 		with = ""
@@ -225,35 +150,68 @@ var rejectDefault = map[rs.Family]string{
 // rejectICMP is an answer of the packet's own family, which the rule must have
 // checked for.
 func (d *ruleDecoder) rejectICMP(code uint8) (string, bool) {
-	proto, typ := "icmp", rs.TypeICMPCode
-	switch d.network.proto {
+	switch d.network {
 	case "ip":
+		return "icmp " + rs.Value{Type: rs.TypeICMPCode, Data: string([]byte{code})}.String(), true
 	case "ip6":
-		proto, typ = "icmpv6", rs.TypeICMPv6Code
-	default:
-		return "", false
+		return "icmpv6 " + rs.Value{Type: rs.TypeICMPv6Code, Data: string([]byte{code})}.String(), true
 	}
-	// "reject with icmp" implies the check. A plain number has no such word.
-	v := rs.Value{Type: typ, Data: string([]byte{code})}
-	if !v.HasName() {
-		return "", false
-	}
-	d.remove(&d.network, true)
-	return proto + " " + v.String(), true
+	return "", false
 }
 
 // logLevels are nft's words for the levels of log; 4, warn, is its default.
 var logLevels = []string{"emerg", "alert", "crit", "err", "", "notice", "info", "debug", "audit"}
 
+// The flags of log (linux/netfilter/nf_log.h).
+const (
+	logTCPSequence = 1 << iota
+	logTCPOptions
+	logIPOptions
+	logUID
+	logNFLog
+	logMACDecode
+	logAll = logTCPSequence | logTCPOptions | logIPOptions | logUID | logMACDecode
+)
+
+// logFlags are nft's words for what is logged beside, by their bits.
+var logFlags = []struct {
+	bit  uint32
+	word string
+}{{logIPOptions, "ip options"}, {logUID, "skuid"}, {logMACDecode, "ether"}}
+
+func logWords(bits uint32) ([]string, bool) {
+	if bits == logAll {
+		return []string{"all"}, true
+	}
+	var out []string
+	switch bits & (logTCPSequence | logTCPOptions) {
+	case logTCPSequence:
+		out = append(out, "tcp sequence")
+	case logTCPOptions:
+		out = append(out, "tcp options")
+	case logTCPSequence | logTCPOptions:
+		out = append(out, "tcp sequence,options")
+	}
+	for _, f := range logFlags {
+		if bits&f.bit != 0 {
+			out = append(out, f.word)
+		}
+	}
+	return out, bits&^logAll == 0
+}
+
 func (d *ruleDecoder) log(as attrs, _ rs.Opaque) bool {
 	group, hasGroup := as.get(unix.NFTA_LOG_GROUP)
 	threshold, _ := as.get(unix.NFTA_LOG_QTHRESHOLD)
 	level := as.u32(unix.NFTA_LOG_LEVEL)
-	if as.u32(unix.NFTA_LOG_SNAPLEN) != 0 || threshold.u16() != 0 || int(level) >= len(logLevels) ||
-		hasGroup && as.has(unix.NFTA_LOG_LEVEL) {
+	flags, ok := logWords(as.u32(unix.NFTA_LOG_FLAGS))
+	if !ok || int(level) >= len(logLevels) {
 		return false
 	}
-	l := rs.Log{Prefix: as.str(unix.NFTA_LOG_PREFIX), Group: group.u16(), HasGroup: hasGroup}
+	l := rs.Log{
+		Prefix: as.str(unix.NFTA_LOG_PREFIX), Group: group.u16(), HasGroup: hasGroup, Flags: flags,
+		Snaplen: as.u32(unix.NFTA_LOG_SNAPLEN), Threshold: threshold.u16(),
+	}
 	if as.has(unix.NFTA_LOG_LEVEL) {
 		l.Level = logLevels[level]
 	}
@@ -264,16 +222,23 @@ func (d *ruleDecoder) log(as attrs, _ rs.Opaque) bool {
 var limitUnits = map[uint64]string{1: "second", 60: "minute", 3600: "hour", 86400: "day", 604800: "week"}
 
 func (d *ruleDecoder) limit(as attrs, _ rs.Opaque) bool {
+	l, ok := decodeLimit(as)
+	if ok {
+		d.add(l)
+	}
+	return ok
+}
+
+func decodeLimit(as attrs) (rs.Limit, bool) {
 	unit, ok := limitUnits[as.u64(unix.NFTA_LIMIT_UNIT)]
 	flags, typ := as.u32(unix.NFTA_LIMIT_FLAGS), as.u32(unix.NFTA_LIMIT_TYPE)
 	if !ok || flags&^unix.NFT_LIMIT_F_INV != 0 || typ != unix.NFT_LIMIT_PKTS && typ != unix.NFT_LIMIT_PKT_BYTES {
-		return false
+		return rs.Limit{}, false
 	}
-	d.add(rs.Limit{
+	return rs.Limit{
 		Rate: as.u64(unix.NFTA_LIMIT_RATE), Unit: unit, Burst: as.u32(unix.NFTA_LIMIT_BURST),
 		Over: flags != 0, Bytes: typ == unix.NFT_LIMIT_PKT_BYTES,
-	})
-	return true
+	}, true
 }
 
 func (d *ruleDecoder) notrack(attrs, rs.Opaque) bool {
@@ -286,7 +251,7 @@ func (d *ruleDecoder) xt(as attrs, raw rs.Opaque) bool {
 	info, _ := as.get(unix.NFTA_MATCH_INFO)
 	d.add(rs.Compat{
 		Target: raw.Name == "target", Name: as.str(unix.NFTA_MATCH_NAME),
-		Revision: as.u32(unix.NFTA_MATCH_REV), Info: string(info.data),
+		Revision: as.u32(unix.NFTA_MATCH_REV), Info: string(info.data), Family: d.family, Proto: d.transport,
 	})
 	return true
 }

@@ -15,9 +15,8 @@ const (
 	nftaTableUserdata = 6
 	nftaChainFlags    = 10
 	nftaChainUserdata = 12
-	nftaObjHandle     = 6
-	nftaObjUserdata   = 8
 	nftChainHWOffload = 2
+	nftChainBinding   = 4
 )
 
 // decodeTable reads a table without its objects.
@@ -39,30 +38,12 @@ func decodeTable(family rs.Family, as attrs) rs.Table {
 	return t
 }
 
-// decodeObject reads a named object.
-func decodeObject(as attrs) rs.Object {
-	number := as.u32(unix.NFTA_OBJ_TYPE)
-	kind, ok := objectTypes[number]
-	if !ok {
-		kind = rs.Type(fmt.Sprintf("object_type_%d", number))
-	}
-	data := as.bytes(unix.NFTA_OBJ_DATA)
-	o := rs.Object{
-		Kind: string(kind), Name: as.str(unix.NFTA_OBJ_NAME), Handle: as.u64(nftaObjHandle),
-		Comment: readComment(as.bytes(nftaObjUserdata), udataObjectComment), State: rs.Opaque{Name: string(kind), Data: string(data)},
-	}
-	if kind == "counter" {
-		inside := attr{data: data}.nested()
-		o.State = rs.Counter{Packets: inside.u64(unix.NFTA_COUNTER_PACKETS), Bytes: inside.u64(unix.NFTA_COUNTER_BYTES)}
-	}
-	return o
-}
-
 // decodeChain reads a chain without its rules.
 func decodeChain(family rs.Family, as attrs) rs.Chain {
 	c := rs.Chain{
 		Name: as.str(unix.NFTA_CHAIN_NAME), Handle: as.u64(unix.NFTA_CHAIN_HANDLE),
-		Comment: readComment(as.bytes(nftaChainUserdata), udataChainComment),
+		Comment:   readComment(as.bytes(nftaChainUserdata), udataChainComment),
+		Anonymous: as.u32(nftaChainFlags)&nftChainBinding != 0,
 	}
 	if as.u32(nftaChainFlags)&nftChainHWOffload != 0 {
 		c.Flags = []string{"offload"}
@@ -100,4 +81,28 @@ func hookByNumber(family rs.Family, n uint32) rs.Hook {
 		}
 	}
 	return rs.Hook("hook" + strconv.FormatUint(uint64(n), 10))
+}
+
+// joinAnonymous puts the chains without a name of their own into the rules that
+// call them.
+func joinAnonymous(t *rs.Table) {
+	chains := map[string]*rs.Chain{}
+	for i := range t.Chains {
+		if c := &t.Chains[i]; c.Anonymous {
+			chains[c.Name] = c
+		}
+	}
+	if len(chains) == 0 {
+		return
+	}
+	for _, c := range t.Chains {
+		for _, r := range c.Rules {
+			for i, p := range r.Parts {
+				if v, ok := p.(rs.Verdict); ok && chains[v.Chain] != nil {
+					v.Anonymous = chains[v.Chain]
+					r.Parts[i] = v
+				}
+			}
+		}
+	}
 }

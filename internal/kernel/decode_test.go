@@ -70,7 +70,7 @@ func TestNothingIsReadIntoARule(t *testing.T) {
 		want string
 	}{
 		{"a match of what an unknown expression may have written",
-			func(r *rawRule) { r.meta(mark, 1).numbers("rt", 1, 2, 2, 1).cmp(1, 0, "\x01\x00\x00\x00") }, "meta rt cmp"},
+			func(r *rawRule) { r.meta(mark, 1).numbers("tunnel", 1, 2, 2, 1).cmp(1, 0, "\x01\x00\x00\x00") }, "meta tunnel cmp"},
 		{"a load that nothing uses", func(r *rawRule) { r.meta(mark, 1).numbers("counter") }, "meta counter"},
 		{"a load over another", func(r *rawRule) { r.meta(length, 1).meta(mark, 1).cmp(1, 0, "\x01\x00\x00\x00") }, "meta =meta mark 0x00000001"},
 		{"a mask whose result nothing uses", func(r *rawRule) { r.meta(mark, 1).mask("\xff\x00\x00\x00") }, "meta bitwise"},
@@ -150,7 +150,7 @@ func TestNothingIsReadIntoARule(t *testing.T) {
 			r.meta(unix.NFT_META_L4PROTO, 1).cmp(1, 0, "\x01")
 			r.numbers("payload", unix.NFTA_PAYLOAD_DREG, 1, unix.NFTA_PAYLOAD_BASE, 2, unix.NFTA_PAYLOAD_OFFSET, 0, unix.NFTA_PAYLOAD_LEN, 1)
 			r.cmp(1, 0, "\x08")
-		}, "=meta l4proto icmp =@th,0,8 0x8"},
+		}, "=meta l4proto icmp =icmp type echo-request"},
 		{"no bits of flags", func(r *rawRule) {
 			r.numbers("ct", unix.NFTA_CT_KEY, unix.NFT_CT_STATE, unix.NFTA_CT_DREG, 1).mask("\x00\x00\x00\x00").cmp(1, 0, "\x00\x00\x00\x00")
 		}, "=ct state & 0x0 == 0x0"},

@@ -321,10 +321,11 @@ func (e *ruleEncoder) require(x rs.Expr) {
 		e.requireNetwork(p.Proto, false)
 	case "arp":
 		e.requireNetwork("arp", true)
-	case "icmp":
-		e.requireNetwork("ip", true)
-	case "icmpv6":
-		e.requireNetwork("ip6", true)
+	case "icmp", "icmpv6":
+		// The user's own check of either protocol stands, even a contradicting one.
+		if e.network == "" && e.transport != p.Proto {
+			e.requireNetwork(map[string]string{"icmp": "ip", "icmpv6": "ip6"}[p.Proto], true)
+		}
 	}
 	if want, ok := transportProtos[p.Proto]; ok && e.transport != p.Proto {
 		e.check(expr.MetaKeyL4PROTO, []byte{want})
@@ -385,6 +386,9 @@ func (e *ruleEncoder) loadOne(x rs.Expr, reg uint32) (int, error) {
 		e.emit(&expr.Meta{Key: expr.MetaKey(key), Register: reg})
 		return loadSize(x), nil
 	case rs.Payload:
+		if _, ok := payloadBases[x.Base]; !ok || x.Bits != 0 {
+			return 0, fmt.Errorf("cannot read %s", x)
+		}
 		e.emit(&expr.Payload{
 			DestRegister: reg, Base: payloadBases[x.Base], Offset: uint32(x.Offset), Len: uint32(x.Length),
 		})
@@ -416,12 +420,15 @@ func loadSize(x rs.Expr) int {
 	case rs.Masked:
 		return loadSize(x.Expr)
 	case rs.Meta:
-		if x.Key == rs.MetaNFTrace {
+		switch x.Key {
+		case rs.MetaNFTrace:
 			return 1
+		case rs.MetaIBrPVID:
+			return 2
 		}
 	case rs.Ct:
 		switch x.Key {
-		case rs.CtPackets, rs.CtBytes:
+		case rs.CtPackets, rs.CtBytes, rs.CtAvgPkt:
 			return 8
 		case rs.CtZone:
 			return 2
@@ -481,7 +488,7 @@ func (e *ruleEncoder) statement(s rs.Statement) error {
 		e.emit(&expr.Counter{Packets: s.Packets, Bytes: s.Bytes})
 	case rs.Verdict:
 		kind, ok := verdictKinds[s.Kind]
-		if !ok {
+		if !ok || s.Anonymous != nil {
 			return fmt.Errorf("cannot write the verdict %s", s)
 		}
 		e.emit(&expr.Verdict{Kind: kind, Chain: s.Chain})
@@ -496,6 +503,9 @@ func (e *ruleEncoder) statement(s rs.Statement) error {
 	case rs.NAT:
 		return e.nat(s)
 	case rs.Masquerade:
+		if s.Port.Data != "" {
+			return fmt.Errorf("cannot write %s", s)
+		}
 		flags, err := natBits(s, s.Flags)
 		if err != nil {
 			return err
@@ -504,6 +514,9 @@ func (e *ruleEncoder) statement(s rs.Statement) error {
 			Random: flags&natRandom != 0, FullyRandom: flags&natFullyRandom != 0, Persistent: flags&natPersistent != 0,
 		})
 	case rs.Redirect:
+		if s.PortEnd.Data != "" || s.To != nil {
+			return fmt.Errorf("cannot write %s", s)
+		}
 		flags, err := natBits(s, s.Flags)
 		if err != nil {
 			return err
@@ -564,6 +577,9 @@ func natBits(s rs.Statement, words []string) (uint32, error) {
 }
 
 func (e *ruleEncoder) nat(s rs.NAT) error {
+	if s.AddrEnd.Data != "" || s.PortEnd.Data != "" || s.To != nil || s.Anonymous != nil || s.Prefix {
+		return fmt.Errorf("cannot write %s", s)
+	}
 	n := &expr.NAT{Type: expr.NATTypeDestNAT}
 	if s.Kind == rs.SNAT {
 		n.Type = expr.NATTypeSourceNAT

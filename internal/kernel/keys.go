@@ -18,7 +18,11 @@ var metaKeys = map[rs.MetaKey]uint32{
 	rs.MetaNFProto: unix.NFT_META_NFPROTO, rs.MetaL4Proto: unix.NFT_META_L4PROTO,
 	rs.MetaPktType: unix.NFT_META_PKTTYPE, rs.MetaCPU: unix.NFT_META_CPU,
 	rs.MetaIIFGroup: unix.NFT_META_IIFGROUP, rs.MetaOIFGroup: unix.NFT_META_OIFGROUP,
-	rs.MetaCGroup: unix.NFT_META_CGROUP,
+	rs.MetaCGroup: unix.NFT_META_CGROUP, rs.MetaIBrName: unix.NFT_META_BRI_IIFNAME,
+	rs.MetaOBrName: unix.NFT_META_BRI_OIFNAME, rs.MetaSecMark: unix.NFT_META_SECMARK,
+	rs.MetaRandom: unix.NFT_META_PRANDOM, rs.MetaIPsec: 25, rs.MetaIIFKind: 26, rs.MetaOIFKind: 27,
+	rs.MetaIBrPVID: 28, rs.MetaIBrProto: 29, rs.MetaTime: 30, rs.MetaDay: 31, rs.MetaHour: 32,
+	rs.MetaSDIF: 33, rs.MetaSDIFName: 34,
 }
 
 // ctKeys are the numbers of the keys of ct (enum nft_ct_keys).
@@ -30,6 +34,8 @@ var ctKeys = map[rs.CtKey]uint32{
 	rs.CtLabel: unix.NFT_CT_LABELS, rs.CtPackets: unix.NFT_CT_PKTS, rs.CtBytes: unix.NFT_CT_BYTES,
 	rs.CtZone: unix.NFT_CT_ZONE, rs.CtIPSaddr: unix.NFT_CT_SRC_IP, rs.CtIPDaddr: unix.NFT_CT_DST_IP,
 	rs.CtIP6Saddr: unix.NFT_CT_SRC_IP6, rs.CtIP6Daddr: unix.NFT_CT_DST_IP6, rs.CtID: unix.NFT_CT_ID,
+	rs.CtAvgPkt: unix.NFT_CT_AVGPKT, rs.CtSecMark: unix.NFT_CT_SECMARK, rs.CtEvent: unix.NFT_CT_EVENTMASK,
+	rs.CtSrc: unix.NFT_CT_SRC, rs.CtDst: unix.NFT_CT_DST,
 }
 
 var (

@@ -491,7 +491,7 @@ func (m *ruleMaker) statement() {
 	case 3:
 		m.expr("masq", func(b *message) {})
 	case 4:
-		m.expr("quota", func(b *message) { b.u32(1, 5) })
+		m.expr("tunnel", func(b *message) { b.u32(1, 5) })
 	}
 }
 
@@ -538,7 +538,7 @@ func TestReadRulesDoWhatTheKernelDoes(t *testing.T) {
 				t.Fatalf("%s\nshows %d unknown %s of %d", r, n, name, in)
 			}
 		}
-		if opaque["quota"] != count(m.names, "quota") {
+		if opaque["tunnel"] != count(m.names, "tunnel") {
 			t.Fatalf("%s\nof %v lost what is unknown", r, m.names)
 		}
 		exprs, err := encodeRule(family, r)

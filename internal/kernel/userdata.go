@@ -104,52 +104,6 @@ func byteOrder(t rs.Type) uint32 {
 	return networkOrder
 }
 
-// Kinds of expressions in user data (enum expr_types in nft's
-// include/expression.h) and what it says of each: its kind, its own data. Those
-// of meta and ct begin with the key, those of a concatenation are its parts.
-const (
-	udataExprType = 0
-	udataExprData = 1
-	exprMeta      = 9
-	exprCt        = 12
-	exprConcat    = 13
-)
-
-// setType is the type with a number. It says integer of all that has no type of
-// its own; which byte order such an integer has follows from the expression
-// that the user data name.
-func setType(id uint32, order, typeof []byte) rs.Type {
-	parts := rs.TypeByID(id).Parts()
-	exprs := [][]byte{typeof}
-	x := readUserdata(typeof)
-	if userNumber(x[udataExprType]) == exprConcat {
-		exprs = nil
-		for i, list := 0, readUserdata(x[udataExprData]); i < len(list); i++ {
-			exprs = append(exprs, list[byte(i)])
-		}
-	}
-	for i := range parts {
-		if parts[i] != rs.TypeInteger {
-			continue
-		}
-		if len(parts) == 1 && userNumber(order) == hostOrder || i < len(exprs) && readsHostInteger(readUserdata(exprs[i])) {
-			parts[i] = rs.TypeHostInteger
-		}
-	}
-	return rs.ConcatTypes(parts...)
-}
-
-func readsHostInteger(x map[byte][]byte) bool {
-	key := userNumber(readUserdata(x[udataExprData])[0])
-	switch userNumber(x[udataExprType]) {
-	case exprMeta:
-		return rs.Meta{Key: metaByNumber[key]}.Type() == rs.TypeHostInteger
-	case exprCt:
-		return rs.Ct{Key: ctByNumber[key]}.Type() == rs.TypeHostInteger
-	}
-	return false
-}
-
 func userNumber(b []byte) uint32 {
 	if len(b) < 4 {
 		return 0

@@ -71,23 +71,43 @@ func beyondTheEncoder(r ruleset.Rule) bool {
 	return slices.ContainsFunc(r.Parts, func(p ruleset.Part) bool {
 		switch p := p.(type) {
 		case ruleset.Compare:
-			return hasDirection(p.Left)
+			return !writes(p.Left)
+		case ruleset.InRange:
+			return !writes(p.Left)
 		case ruleset.InPrefix:
-			return hasDirection(p.Left)
+			return !writes(p.Left)
 		case ruleset.Lookup:
 			return p.Anonymous != nil
 		case ruleset.VMap:
 			return p.Anonymous != nil
-		case ruleset.Opaque, ruleset.Reject, ruleset.Log, ruleset.Limit, ruleset.Mangle, ruleset.Compat:
-			return true
+		case ruleset.Counter, ruleset.Verdict, ruleset.Notrack:
+			return false
+		case ruleset.NAT:
+			return p.AddrEnd.Data != "" || p.PortEnd.Data != "" || p.To != nil || p.Anonymous != nil
+		case ruleset.Masquerade:
+			return p.Port.Data != ""
+		case ruleset.Redirect:
+			return p.PortEnd.Data != "" || p.To != nil
+		case ruleset.HasAny:
+			return false
 		}
-		return false
+		return true
 	})
 }
 
-func hasDirection(x ruleset.Expr) bool {
-	c, ok := x.(ruleset.Ct)
-	return ok && c.Dir != ""
+// writes says whether the encoder reads what the driver reads.
+func writes(x ruleset.Expr) bool {
+	switch x := x.(type) {
+	case ruleset.Ct:
+		return x.Dir == ""
+	case ruleset.Payload:
+		return x.Bits == 0
+	case ruleset.Masked:
+		return writes(x.Expr)
+	case ruleset.Meta, ruleset.Fib:
+		return true
+	}
+	return false
 }
 
 func readTable(t *testing.T, conn *kernel.Conn, family ruleset.Family, name string) *ruleset.Table {

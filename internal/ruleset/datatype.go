@@ -2,6 +2,7 @@ package ruleset
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 )
 
@@ -51,6 +52,19 @@ const (
 	TypeCtEvent     Type = "ct_event"
 	TypeIfname      Type = "ifname"
 	TypeIGMPType    Type = "igmp_type"
+	TypeDCCPType    Type = "dccp_pkttype"
+	TypeMHType      Type = "mh_type"
+	TypeHour        Type = "hour"
+	TypeDay         Type = "day"
+	TypeCGroupV2    Type = "cgroupsv2"
+
+	// TypeRaw is an integer that nft writes in hexadecimal: bytes of a packet
+	// that have no name, in a concatenation.
+	TypeRaw Type = "raw_integer"
+
+	// TypeDate is a point in time, in nanoseconds since 1970. nft has the name
+	// time for it as for [TypeTime], an amount of time.
+	TypeDate Type = "date"
 
 	// TypeHostInteger is an integer in host byte order. nft has no name of its
 	// own for it; the set's user data tell it from TypeInteger.
@@ -109,13 +123,20 @@ var types = map[Type]typeInfo{
 	TypeCtEvent:     {id: 40, size: 4, host: true, flags: true},
 	TypeIfname:      {id: 41, size: 16, host: true},
 	TypeIGMPType:    {id: 42, size: 1},
+	TypeDCCPType:    {id: 16, size: 1},
+	TypeMHType:      {id: 17, size: 1},
+	TypeDate:        {id: 43, size: 8, host: true},
+	TypeHour:        {id: 44, size: 4, host: true},
+	TypeDay:         {id: 45, size: 1},
+	TypeCGroupV2:    {id: 46, size: 8, host: true},
 	TypeHostInteger: {id: 4, host: true},
+	TypeRaw:         {id: 4},
 }
 
 var typeByID = func() map[uint32]Type {
 	m := make(map[uint32]Type, len(types))
 	for t, info := range types {
-		if t != TypeHostInteger {
+		if t != TypeHostInteger && t != TypeRaw {
 			m[info.id] = t
 		}
 	}
@@ -124,6 +145,38 @@ var typeByID = func() map[uint32]Type {
 
 // concatSeparator stands between the parts of a concatenation.
 const concatSeparator = " . "
+
+// sizeSeparator stands before the length in bytes of a type that has none of its
+// own.
+const sizeSeparator = ":"
+
+// Sized is the type with a length in bytes, for a type that has none: a part of
+// a concatenation needs one.
+func (t Type) Sized(n int) Type {
+	if t.info().size != 0 {
+		return t
+	}
+	return Type(fmt.Sprintf("%s%s%d", t.Base(), sizeSeparator, n))
+}
+
+// Base is the type without the length that [Type.Sized] gave it.
+func (t Type) Base() Type {
+	base, _, _ := strings.Cut(string(t), sizeSeparator)
+	return Type(base)
+}
+
+// info is what nft fixes about the type.
+func (t Type) info() typeInfo {
+	info, ok := types[t]
+	if ok {
+		return info
+	}
+	base, size, sized := strings.Cut(string(t), sizeSeparator)
+	if info, ok = types[Type(base)]; ok && sized {
+		info.size, _ = strconv.Atoi(size)
+	}
+	return info
+}
 
 // typeBits is how many bits of a set's type number one part of a
 // concatenation takes (TYPE_BITS in nft's include/datatype.h).
@@ -154,7 +207,7 @@ func (t Type) IsConcat() bool { return strings.Contains(string(t), concatSeparat
 // Known says whether every part of t is in the vocabulary.
 func (t Type) Known() bool {
 	for _, p := range t.Parts() {
-		if _, ok := types[p]; !ok {
+		if _, ok := types[p.Base()]; !ok {
 			return false
 		}
 	}
@@ -166,27 +219,27 @@ func (t Type) Known() bool {
 // alone does not say.
 func (t Type) Size() int {
 	if !t.IsConcat() {
-		return types[t].size
+		return t.info().size
 	}
 	total := 0
 	for _, p := range t.Parts() {
-		total += padded(types[p].size)
+		total += padded(p.info().size)
 	}
 	return total
 }
 
 // HostOrder says whether the kernel keeps values of type t in host byte order.
-func (t Type) HostOrder() bool { return types[t].host }
+func (t Type) HostOrder() bool { return t.info().host }
 
 // IsFlags says whether a value of type t is a set of flags, of which a match
 // without an operator asks for any.
-func (t Type) IsFlags() bool { return types[t].flags }
+func (t Type) IsFlags() bool { return t.info().flags }
 
 // ID is the number of t in NFTA_SET_KEY_TYPE and NFTA_SET_DATA_TYPE.
 func (t Type) ID() uint32 {
 	var id uint32
 	for _, p := range t.Parts() {
-		id = id<<typeBits | types[p].id
+		id = id<<typeBits | p.info().id
 	}
 	return id
 }

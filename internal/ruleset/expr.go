@@ -44,6 +44,20 @@ const (
 	MetaIIFGroup MetaKey = "iifgroup"
 	MetaOIFGroup MetaKey = "oifgroup"
 	MetaCGroup   MetaKey = "cgroup"
+	MetaIBrName  MetaKey = "ibrname"
+	MetaOBrName  MetaKey = "obrname"
+	MetaSecMark  MetaKey = "secmark"
+	MetaRandom   MetaKey = "random"
+	MetaIPsec    MetaKey = "ipsec"
+	MetaIIFKind  MetaKey = "iifkind"
+	MetaOIFKind  MetaKey = "oifkind"
+	MetaIBrPVID  MetaKey = "ibrpvid"
+	MetaIBrProto MetaKey = "ibrvproto"
+	MetaTime     MetaKey = "time"
+	MetaDay      MetaKey = "day"
+	MetaHour     MetaKey = "hour"
+	MetaSDIF     MetaKey = "sdif"
+	MetaSDIFName MetaKey = "sdifname"
 )
 
 // metaInfo gives a key's data type and whether nft writes it without the word
@@ -75,6 +89,20 @@ var metaKeys = map[MetaKey]metaInfo{
 	MetaIIFGroup: {TypeDevGroup, true},
 	MetaOIFGroup: {TypeDevGroup, true},
 	MetaCGroup:   {TypeHostInteger, false},
+	MetaIBrName:  {TypeIfname, false},
+	MetaOBrName:  {TypeIfname, false},
+	MetaSecMark:  {TypeHostInteger, false},
+	MetaRandom:   {TypeInteger, false},
+	MetaIPsec:    {TypeBoolean, false},
+	MetaIIFKind:  {TypeIfname, false},
+	MetaOIFKind:  {TypeIfname, false},
+	MetaIBrPVID:  {TypeHostInteger, false},
+	MetaIBrProto: {TypeEtherType, false},
+	MetaTime:     {TypeDate, false},
+	MetaDay:      {TypeDay, false},
+	MetaHour:     {TypeHour, false},
+	MetaSDIF:     {TypeIfIndex, false},
+	MetaSDIFName: {TypeIfname, false},
 }
 
 // Type implements [Expr].
@@ -100,6 +128,7 @@ const (
 	LinkHeader      Header = "ll"
 	NetworkHeader   Header = "nh"
 	TransportHeader Header = "th"
+	InnerHeader     Header = "ih"
 )
 
 // Payload reads bytes of the packet. Offset and Length are in bytes. Proto and
@@ -111,126 +140,9 @@ type Payload struct {
 	Offset int
 	Length int
 	Typ    Type
-}
-
-// The fields that the vocabulary names.
-var (
-	IPSaddr    = Payload{"ip", "saddr", NetworkHeader, 12, 4, TypeIPv4Addr}
-	IPDaddr    = Payload{"ip", "daddr", NetworkHeader, 16, 4, TypeIPv4Addr}
-	IPProtocol = Payload{"ip", "protocol", NetworkHeader, 9, 1, TypeInetProto}
-	IPLength   = Payload{"ip", "length", NetworkHeader, 2, 2, TypeInteger}
-	IPTTL      = Payload{"ip", "ttl", NetworkHeader, 8, 1, TypeInteger}
-
-	IP6Saddr    = Payload{"ip6", "saddr", NetworkHeader, 8, 16, TypeIPv6Addr}
-	IP6Daddr    = Payload{"ip6", "daddr", NetworkHeader, 24, 16, TypeIPv6Addr}
-	IP6NextHdr  = Payload{"ip6", "nexthdr", NetworkHeader, 6, 1, TypeInetProto}
-	IP6HopLimit = Payload{"ip6", "hoplimit", NetworkHeader, 7, 1, TypeInteger}
-
-	THSport = Payload{"th", "sport", TransportHeader, 0, 2, TypeInetService}
-	THDport = Payload{"th", "dport", TransportHeader, 2, 2, TypeInetService}
-
-	EtherSaddr = Payload{"ether", "saddr", LinkHeader, 6, 6, TypeEtherAddr}
-	EtherDaddr = Payload{"ether", "daddr", LinkHeader, 0, 6, TypeEtherAddr}
-	EtherType  = Payload{"ether", "type", LinkHeader, 12, 2, TypeEtherType}
-)
-
-// fields lists the named places of each header, by the protocol whose header
-// it is.
-var fields = map[string][]Payload{
-	"ether": {EtherSaddr, EtherDaddr, EtherType},
-	"ip": {
-		IPSaddr, IPDaddr, IPProtocol, IPLength, IPTTL,
-		network("ip", "id", 4, 2, TypeInteger), network("ip", "frag-off", 6, 2, TypeInteger),
-		network("ip", "checksum", 10, 2, TypeInteger),
-	},
-	"ip6": {IP6Saddr, IP6Daddr, IP6NextHdr, IP6HopLimit, network("ip6", "length", 4, 2, TypeInteger)},
-	"arp": {
-		network("arp", "htype", 0, 2, TypeInteger), network("arp", "ptype", 2, 2, TypeEtherType),
-		network("arp", "hlen", 4, 1, TypeInteger), network("arp", "plen", 5, 1, TypeInteger),
-		network("arp", "operation", 6, 2, TypeARPOp),
-		network("arp", "saddr ether", 8, 6, TypeEtherAddr), network("arp", "saddr ip", 14, 4, TypeIPv4Addr),
-		network("arp", "daddr ether", 18, 6, TypeEtherAddr), network("arp", "daddr ip", 24, 4, TypeIPv4Addr),
-	},
-	"th": {THSport, THDport},
-	"tcp": {
-		port("tcp", "sport", 0), port("tcp", "dport", 2),
-		transport("tcp", "sequence", 4, 4, TypeInteger), transport("tcp", "ackseq", 8, 4, TypeInteger),
-		transport("tcp", "flags", 13, 1, TypeTCPFlag), transport("tcp", "window", 14, 2, TypeInteger),
-		transport("tcp", "checksum", 16, 2, TypeInteger), transport("tcp", "urgptr", 18, 2, TypeInteger),
-	},
-	"udp": {
-		port("udp", "sport", 0), port("udp", "dport", 2),
-		transport("udp", "length", 4, 2, TypeInteger), transport("udp", "checksum", 6, 2, TypeInteger),
-	},
-	"udplite": {
-		port("udplite", "sport", 0), port("udplite", "dport", 2),
-		transport("udplite", "csumcov", 4, 2, TypeInteger), transport("udplite", "checksum", 6, 2, TypeInteger),
-	},
-	"sctp": {
-		port("sctp", "sport", 0), port("sctp", "dport", 2),
-		transport("sctp", "vtag", 4, 4, TypeInteger), transport("sctp", "checksum", 8, 4, TypeInteger),
-	},
-	"dccp": {port("dccp", "sport", 0), port("dccp", "dport", 2)},
-	"icmp": {
-		transport("icmp", "type", 0, 1, TypeICMPType), transport("icmp", "code", 1, 1, TypeICMPCode),
-		transport("icmp", "checksum", 2, 2, TypeInteger),
-	},
-	"icmpv6": {
-		transport("icmpv6", "type", 0, 1, TypeICMPv6Type), transport("icmpv6", "code", 1, 1, TypeICMPv6Code),
-		transport("icmpv6", "checksum", 2, 2, TypeInteger),
-	},
-	"igmp": {
-		transport("igmp", "type", 0, 1, TypeIGMPType), transport("igmp", "mrt", 1, 1, TypeInteger),
-		transport("igmp", "checksum", 2, 2, TypeInteger), transport("igmp", "group", 4, 4, TypeInteger),
-	},
-	"ah": {
-		transport("ah", "nexthdr", 0, 1, TypeInetProto), transport("ah", "hdrlength", 1, 1, TypeInteger),
-		transport("ah", "reserved", 2, 2, TypeInteger), transport("ah", "spi", 4, 4, TypeInteger),
-		transport("ah", "sequence", 8, 4, TypeInteger),
-	},
-	"esp": {
-		transport("esp", "spi", 0, 4, TypeInteger), transport("esp", "sequence", 4, 4, TypeInteger),
-	},
-	"comp": {
-		transport("comp", "nexthdr", 0, 1, TypeInetProto), transport("comp", "cpi", 2, 2, TypeInteger),
-	},
-}
-
-func network(proto, field string, offset, length int, t Type) Payload {
-	return Payload{proto, field, NetworkHeader, offset, length, t}
-}
-
-func transport(proto, field string, offset, length int, t Type) Payload {
-	return Payload{proto, field, TransportHeader, offset, length, t}
-}
-
-func port(proto, field string, offset int) Payload {
-	return transport(proto, field, offset, 2, TypeInetService)
-}
-
-// FieldAt finds the named field of protocol proto at a place of its header.
-func FieldAt(proto string, base Header, offset, length int) (Payload, bool) {
-	for _, f := range fields[proto] {
-		if f.Base == base && f.Offset == offset && f.Length == length {
-			return f, true
-		}
-	}
-	return Payload{}, false
-}
-
-// Field finds a field by its names in nft ("tcp", "dport").
-func Field(proto, name string) (Payload, bool) {
-	for _, f := range fields[proto] {
-		if f.Field == name {
-			return f, true
-		}
-	}
-	return Payload{}, false
-}
-
-// RawPayload reads length bytes at a place that has no name.
-func RawPayload(base Header, offset, length int) Payload {
-	return Payload{Base: base, Offset: offset, Length: length, Typ: TypeInteger}
+	// Shift and Bits are those of the bits that count of the bytes read, where
+	// these are not all.
+	Shift, Bits int
 }
 
 // Type implements [Expr].
@@ -283,6 +195,13 @@ const (
 	CtIP6Saddr   CtKey = "ip6 saddr"
 	CtIP6Daddr   CtKey = "ip6 daddr"
 	CtID         CtKey = "id"
+	CtAvgPkt     CtKey = "avgpkt"
+	CtSecMark    CtKey = "secmark"
+	CtEvent      CtKey = "event"
+	// CtSrc and CtDst are addresses of the protocol that the rule is about, as
+	// nft wrote them once.
+	CtSrc CtKey = "saddr"
+	CtDst CtKey = "daddr"
 )
 
 var ctKeys = map[CtKey]Type{
@@ -305,6 +224,9 @@ var ctKeys = map[CtKey]Type{
 	CtIP6Saddr:   TypeIPv6Addr,
 	CtIP6Daddr:   TypeIPv6Addr,
 	CtID:         TypeInteger,
+	CtAvgPkt:     TypeHostInteger,
+	CtSecMark:    TypeHostInteger,
+	CtEvent:      TypeCtEvent,
 }
 
 // Type implements [Expr].
@@ -369,9 +291,9 @@ func (m Masked) Type() Type { return m.Expr.Type() }
 
 func (m Masked) String() string {
 	if flags := alternatives(m.Mask); m.Mask.Type.IsFlags() && strings.Contains(flags, "|") {
-		return m.Expr.String() + " & (" + flags + ")"
+		return operandText(m.Expr, "&") + " & (" + flags + ")"
 	}
-	return m.Expr.String() + " & " + operand(m.Expr, m.Mask)
+	return operandText(m.Expr, "&") + " & " + operand(m.Expr, m.Mask)
 }
 
 // ConcatExpr reads several expressions as one key.

@@ -62,7 +62,7 @@ func (c Compare) String() string {
 		(c.Op == Equal || c.Op == NotEqual || c.Op == ""):
 		// "syn / syn,ack": of these flags exactly those.
 		return masked.Expr.String() + " " + c.Op.text() + c.Right.String() + " / " + masked.Mask.String()
-	case isMasked, c.Right.Type.IsFlags() && !c.Right.Type.IsConcat() && c.Right.Type != TypeCtLabel:
+	case isOperation(c.Left), c.Right.Type.IsFlags() && !c.Right.Type.IsConcat() && c.Right.Type != TypeCtLabel:
 		// nft leaves "==" out only where it cannot be mistaken for a test of bits.
 		op := c.Op
 		if op == "" {
@@ -79,11 +79,15 @@ func (c Compare) String() string {
 // operand writes a constant that stands against an expression: bytes of a
 // packet that have no name in hexadecimal.
 func operand(left Expr, v Value) string {
-	if m, ok := left.(Masked); ok {
-		left = m.Expr
-	}
-	if p, ok := left.(Payload); ok && p.Field == "" {
-		return v.raw()
+	switch x := left.(type) {
+	case Masked:
+		return operand(x.Expr, v)
+	case Binary:
+		return operand(x.Left, v)
+	case Payload:
+		if x.Field == "" {
+			return v.raw()
+		}
 	}
 	return v.String()
 }
@@ -111,7 +115,7 @@ type InRange struct {
 
 func (m InRange) String() string {
 	op := m.Op.text()
-	if _, masked := m.Left.(Masked); masked && op == "" {
+	if isOperation(m.Left) && op == "" {
 		op = string(Equal) + " "
 	}
 	return m.Left.String() + " " + op + m.From.numeric() + "-" + m.To.numeric()
@@ -150,7 +154,11 @@ type Lookup struct {
 func In(left Expr, set string) Lookup { return Lookup{Left: left, Op: Equal, Set: set} }
 
 func (l Lookup) String() string {
-	return l.Left.String() + " " + l.Op.text() + setText(l.Set, l.Anonymous)
+	op := l.Op.text()
+	if isOperation(l.Left) && op == "" {
+		op = string(Equal) + " "
+	}
+	return l.Left.String() + " " + op + setText(l.Set, l.Anonymous)
 }
 
 // setText names a set, or writes its elements where it is anonymous.

@@ -2,7 +2,6 @@ package ruleset
 
 import (
 	"cmp"
-	"maps"
 	"slices"
 	"strings"
 )
@@ -47,6 +46,8 @@ type Table struct {
 	Objects []Object
 	Sets    []Set
 	Chains  []Chain
+	// Flowtables are left alone by [Diff], as Objects are.
+	Flowtables []Flowtable
 }
 
 // Object is a stateful object with a name of its own, which several rules may
@@ -153,6 +154,8 @@ type Chain struct {
 	Comment   string
 	// Flags are nft's words: offload.
 	Flags []string
+	// Anonymous marks a chain that was written inside the rule that calls it.
+	Anonymous bool
 }
 
 // Rule is a list of matches and statements that a packet meets from left to
@@ -186,13 +189,18 @@ type Set struct {
 	// empty for a set. With DataInterval it holds a range of such values.
 	Data         Type
 	DataInterval bool
+	// KeyOf and DataOf are the expressions that the set was declared by instead
+	// of types, nil where it was not: they say more of integers and strings.
+	KeyOf, DataOf Expr
 	// Flags are nft's words: constant, dynamic, interval, timeout.
 	Flags []string
 	// Counter gives every element a counter of its own; Extra are the other
 	// stateful parts that every element gets.
-	Counter   bool
-	Extra     []Part
-	Anonymous bool
+	Counter bool
+	Extra   []Part
+	// CounterLast says that the counter stands behind the other parts.
+	CounterLast bool
+	Anonymous   bool
 	// AutoMerge lets nft unite intervals that touch.
 	AutoMerge bool
 	Comment   string
@@ -246,6 +254,8 @@ type Element struct {
 	CatchAll bool
 	// Timeout and Expires are in milliseconds; 0 for an element that stays.
 	Timeout, Expires uint64
+	// CounterLast says that the counter stands behind the other parts.
+	CounterLast bool
 	// Extra are stateful parts of the element beside its counter.
 	Extra []Part
 }
@@ -275,7 +285,7 @@ func Merge(parts ...Ruleset) Ruleset {
 			have := out.Table(t.Family, t.Name)
 			if have == nil {
 				out.Tables = append(out.Tables, Table{
-					Family: t.Family, Name: t.Name, Flags: t.Flags, Comment: t.Comment, Handle: t.Handle, Objects: t.Objects,
+					Family: t.Family, Name: t.Name, Flags: t.Flags, Comment: t.Comment, Handle: t.Handle, Objects: t.Objects, Flowtables: t.Flowtables,
 				})
 				have = &out.Tables[len(out.Tables)-1]
 			}
@@ -366,49 +376,4 @@ func SortElements(elements []Element) {
 		}
 		return strings.Compare(a.End.Data, b.End.Data)
 	})
-}
-
-// SetsOf lists the names of the sets and maps that a rule refers to by name.
-func SetsOf(r Rule) []string {
-	names := map[string]bool{}
-	for _, p := range r.Parts {
-		switch p := p.(type) {
-		case Lookup:
-			if p.Anonymous == nil {
-				names[p.Set] = true
-			}
-		case VMap:
-			if p.Anonymous == nil {
-				names[p.Map] = true
-			}
-		case NAT:
-			if p.Map != "" {
-				names[p.Map] = true
-			}
-		}
-	}
-	return slices.Sorted(maps.Keys(names))
-}
-
-// Targets lists the chains that a rule may jump or go to by itself; chains
-// named in a verdict map are the map's.
-func Targets(r Rule) []string {
-	var chains []string
-	for _, p := range r.Parts {
-		switch p := p.(type) {
-		case Verdict:
-			if p.Chain != "" {
-				chains = append(chains, p.Chain)
-			}
-		case VMap:
-			if p.Anonymous != nil {
-				for _, e := range p.Anonymous.Elements {
-					if e.Verdict.Chain != "" {
-						chains = append(chains, e.Verdict.Chain)
-					}
-				}
-			}
-		}
-	}
-	return chains
 }

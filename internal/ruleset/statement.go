@@ -38,15 +38,27 @@ const (
 type Verdict struct {
 	Kind  VerdictKind
 	Chain string
+	// Anonymous is the chain itself where it has no name of its own and was
+	// written inside the rule.
+	Anonymous *Chain
 }
 
 // JumpTo is the verdict that calls a chain and comes back.
-func JumpTo(chain string) Verdict { return Verdict{Jump, chain} }
+func JumpTo(chain string) Verdict { return Verdict{Kind: Jump, Chain: chain} }
 
 // GotoChain is the verdict that goes to a chain and does not come back here.
-func GotoChain(chain string) Verdict { return Verdict{Goto, chain} }
+func GotoChain(chain string) Verdict { return Verdict{Kind: Goto, Chain: chain} }
 
-func (v Verdict) String() string {
+func (v Verdict) String() string { return v.text(Format{}) }
+
+func (v Verdict) text(f Format) string {
+	if v.Anonymous != nil {
+		var b strings.Builder
+		for _, r := range v.Anonymous.Rules {
+			fmt.Fprintf(&b, "\t\t\t%s%s\n", r.text(f), f.handle(r.Handle))
+		}
+		return string(v.Kind) + " {\n" + b.String() + "\t\t}"
+	}
 	if v.Chain == "" {
 		return string(v.Kind)
 	}
@@ -62,69 +74,6 @@ type VMap struct {
 }
 
 func (v VMap) String() string { return v.Key.String() + " vmap " + setText(v.Map, v.Anonymous) }
-
-// NATKind is the side of a packet that a translation changes.
-type NATKind string
-
-// The translations that take an address.
-const (
-	SNAT NATKind = "snat"
-	DNAT NATKind = "dnat"
-)
-
-// NAT translates the source or destination of a connection to a constant, or
-// to what a map holds for a key.
-type NAT struct {
-	Kind NATKind
-	// Family is "ip" or "ip6"; empty for the family of the table.
-	Family string
-	// Addr and Port are the constants; both empty where Map is used.
-	Addr, Port Value
-	// Key is looked up in Map, which holds addresses and ports, or addresses
-	// alone.
-	Key      Expr
-	Map      string
-	AddrOnly bool
-	Flags    []string
-}
-
-func (n NAT) String() string {
-	var to string
-	switch {
-	case n.Key != nil:
-		to = n.Key.String() + " map @" + n.Map
-	case n.Addr.Data == "":
-		to = ":" + n.Port.String()
-	case n.Port.Data != "" && n.Addr.Type == TypeIPv6Addr:
-		to = "[" + n.Addr.String() + "]:" + n.Port.String()
-	case n.Port.Data != "":
-		to = n.Addr.String() + ":" + n.Port.String()
-	default:
-		to = n.Addr.String()
-	}
-	return joined(string(n.Kind), n.Family, "to", to, strings.Join(n.Flags, ","))
-}
-
-// Masquerade translates the source of a connection to the address of the
-// interface that it leaves by.
-type Masquerade struct{ Flags []string }
-
-func (m Masquerade) String() string { return joined("masquerade", strings.Join(m.Flags, ",")) }
-
-// Redirect translates the destination of a connection to this host; Port is
-// empty where the port stays.
-type Redirect struct {
-	Port  Value
-	Flags []string
-}
-
-func (r Redirect) String() string {
-	to := ""
-	if r.Port.Data != "" {
-		to = "to :" + r.Port.String()
-	}
-	return joined("redirect", to, strings.Join(r.Flags, ","))
-}
 
 // Reject drops a packet and says so to its sender. With is nft's word for the
 // answer, empty for the default of the family.
@@ -145,10 +94,17 @@ type Log struct {
 	// Group is the netlink group that takes the packet instead, where HasGroup.
 	Group    uint16
 	HasGroup bool
+	// Snaplen is how many bytes of the packet the group gets, and Threshold how
+	// many packets it gets at a time; 0 for the defaults.
+	Snaplen   uint32
+	Threshold uint16
+	// Flags are nft's words for what else of the packet is logged: "tcp
+	// sequence", "ip options".
+	Flags []string
 }
 
 func (l Log) String() string {
-	prefix, group, level := "", "", ""
+	prefix, group, level, snaplen, threshold, flags := "", "", "", "", "", ""
 	if l.Prefix != "" {
 		prefix = "prefix " + quote(l.Prefix)
 	}
@@ -158,7 +114,16 @@ func (l Log) String() string {
 	if l.Level != "" {
 		level = "level " + l.Level
 	}
-	return joined("log", prefix, group, level)
+	if l.Snaplen != 0 {
+		snaplen = fmt.Sprintf("snaplen %d", l.Snaplen)
+	}
+	if l.Threshold != 0 {
+		threshold = fmt.Sprintf("queue-threshold %d", l.Threshold)
+	}
+	if len(l.Flags) > 0 {
+		flags = "flags " + strings.Join(l.Flags, " flags ")
+	}
+	return joined("log", prefix, group, snaplen, threshold, level, flags)
 }
 
 // Limit lets packets through up to a rate; with Over, those beyond it.
@@ -181,7 +146,7 @@ func (l Limit) String() string {
 		if l.Burst != 0 {
 			burst = "burst " + byteRate(uint64(l.Burst))
 		}
-	} else if l.Burst != 5 {
+	} else if l.Burst != 0 && l.Burst != 5 {
 		burst = fmt.Sprintf("burst %d packets", l.Burst)
 	}
 	return joined("limit rate", over, rate, burst)
@@ -199,13 +164,25 @@ func byteRate(n uint64) string {
 	return fmt.Sprintf("%d %s", n, units[i])
 }
 
-// Mangle sets a meta or ct key, or bytes of the packet, to a constant.
+// Mangle sets a meta or ct key, or bytes of the packet, to a constant, or where
+// From is given, to what that reads.
 type Mangle struct {
 	Left  Expr
 	Right Value
+	From  Expr
 }
 
-func (m Mangle) String() string { return m.Left.String() + " set " + m.Right.String() }
+func (m Mangle) String() string {
+	right := operand(m.Left, m.Right)
+	switch {
+	case m.From != nil:
+		right = m.From.String()
+	case m.Left == Expr(Ct{Key: CtEvent}):
+	case m.Right.Type.IsFlags() && !m.Right.Type.IsConcat():
+		right = alternatives(m.Right)
+	}
+	return m.Left.String() + " set " + right
+}
 
 // Notrack keeps a packet out of connection tracking.
 type Notrack struct{}
@@ -219,13 +196,22 @@ type Compat struct {
 	Revision uint32
 	// Info is the extension's own structure, as raw bytes.
 	Info string
+	// Family is that of the rule's table, Proto the transport protocol that the
+	// rule has checked for.
+	Family Family
+	Proto  string
 }
 
+// String writes the extension as nft lists it: with the help of the libraries of
+// iptables it translates most.
 func (c Compat) String() string {
-	if c.Target {
-		return "xt target " + quote(c.Name)
+	if w, ok := c.words(); ok && w.translated {
+		return w.nft
 	}
-	return "xt match " + quote(c.Name)
+	if c.Target {
+		return "xt target " + c.Name
+	}
+	return "xt match " + c.Name
 }
 
 // Opaque is an expression that the reader does not understand: its name in the
@@ -250,30 +236,24 @@ func joined(words ...string) string {
 	return strings.Join(kept, " ")
 }
 
-func (Counter) part()    {}
-func (Verdict) part()    {}
-func (VMap) part()       {}
-func (NAT) part()        {}
-func (Masquerade) part() {}
-func (Redirect) part()   {}
-func (Reject) part()     {}
-func (Log) part()        {}
-func (Limit) part()      {}
-func (Mangle) part()     {}
-func (Notrack) part()    {}
-func (Compat) part()     {}
-func (Opaque) part()     {}
+func (Counter) part() {}
+func (Verdict) part() {}
+func (VMap) part()    {}
+func (Reject) part()  {}
+func (Log) part()     {}
+func (Limit) part()   {}
+func (Mangle) part()  {}
+func (Notrack) part() {}
+func (Compat) part()  {}
+func (Opaque) part()  {}
 
-func (Counter) statement()    {}
-func (Verdict) statement()    {}
-func (VMap) statement()       {}
-func (NAT) statement()        {}
-func (Masquerade) statement() {}
-func (Redirect) statement()   {}
-func (Reject) statement()     {}
-func (Log) statement()        {}
-func (Limit) statement()      {}
-func (Mangle) statement()     {}
-func (Notrack) statement()    {}
-func (Compat) statement()     {}
-func (Opaque) statement()     {}
+func (Counter) statement() {}
+func (Verdict) statement() {}
+func (VMap) statement()    {}
+func (Reject) statement()  {}
+func (Log) statement()     {}
+func (Limit) statement()   {}
+func (Mangle) statement()  {}
+func (Notrack) statement() {}
+func (Compat) statement()  {}
+func (Opaque) statement()  {}

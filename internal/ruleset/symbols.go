@@ -60,6 +60,31 @@ var symbols = map[Type]map[uint64]string{
 	TypeIfType: {
 		1: "ether", 512: "ppp", 768: "ipip", 769: "ipip6", 772: "loopback", 776: "sit", 778: "ipgre",
 	},
+	TypeIfIndex:   {1: `"lo"`}, // the first interface of every namespace (LOOPBACK_IFINDEX)
+	TypeICMPXCode: {0: "no-route", 1: "port-unreachable", 2: "host-unreachable", 3: "admin-prohibited"},
+	TypeDSCP: {
+		0x00: "cs0", 0x08: "cs1", 0x10: "cs2", 0x18: "cs3", 0x20: "cs4", 0x28: "cs5", 0x30: "cs6", 0x38: "cs7",
+		0x01: "lephb", 0x0a: "af11", 0x0c: "af12", 0x0e: "af13", 0x12: "af21", 0x14: "af22", 0x16: "af23", 0x1a: "af31",
+		0x1c: "af32", 0x1e: "af33", 0x22: "af41", 0x24: "af42", 0x26: "af43", 0x2c: "va", 0x2e: "ef",
+	},
+	TypeECN: {0: "not-ect", 1: "ect1", 2: "ect0", 3: "ce"},
+	TypeDCCPType: {
+		0: "request", 1: "response", 2: "data", 3: "ack", 4: "dataack", 5: "closereq", 6: "close", 7: "reset",
+		8: "sync", 9: "syncack",
+	},
+	TypeMHType: {
+		0: "binding-refresh-request", 1: "home-test-init", 2: "careof-test-init", 3: "home-test", 4: "careof-test",
+		5: "binding-update", 6: "binding-acknowledgement", 7: "binding-error", 8: "fast-binding-update",
+		9: "fast-binding-acknowledgement", 10: "fast-binding-advertisement", 11: "experimental-mobility-header",
+		12: "home-agent-switch-message",
+	},
+	TypeDay: {
+		0: "Sunday", 1: "Monday", 2: "Tuesday", 3: "Wednesday", 4: "Thursday", 5: "Friday", 6: "Saturday",
+	},
+	TypeCtEvent: {
+		1: "new", 2: "related", 4: "destroy", 8: "reply", 16: "assured", 32: "protoinfo", 64: "helper", 128: "mark",
+		256: "seqadj", 512: "secmark", 1024: "label",
+	},
 	TypeClassID:  {0: "none", 0xffffffff: "root"},
 	TypeDevGroup: {0: `"default"`},
 	TypeRealm:    {0: `"cosmos"`},

@@ -39,7 +39,7 @@ func (t Table) Text(f Format) string {
 	if t.Comment != "" {
 		fmt.Fprintf(&b, "\tcomment %s\n", quote(t.Comment))
 	}
-	if (t.Comment != "" || len(t.Flags) > 0) && len(t.Objects)+len(t.Sets)+len(t.Chains) > 0 {
+	if len(t.Flags) > 0 && len(t.Objects)+len(t.Sets)+len(t.Chains) > 0 {
 		b.WriteByte('\n')
 	}
 	var blocks []string
@@ -51,8 +51,13 @@ func (t Table) Text(f Format) string {
 			blocks = append(blocks, s.Text(f))
 		}
 	}
+	for _, ft := range t.Flowtables {
+		blocks = append(blocks, ft.Text(f))
+	}
 	for _, c := range t.Chains {
-		blocks = append(blocks, c.Text(f))
+		if !c.Anonymous {
+			blocks = append(blocks, c.Text(f))
+		}
 	}
 	b.WriteString(strings.Join(blocks, "\n"))
 	b.WriteString("}\n")
@@ -73,14 +78,8 @@ func (o Object) Text(f Format) string {
 	if o.Comment != "" {
 		fmt.Fprintf(&b, "\t\tcomment %s\n", quote(o.Comment))
 	}
-	switch state := o.State.(type) {
-	case Counter:
-		if !f.Stateless {
-			fmt.Fprintf(&b, "\t\t%s\n", strings.TrimPrefix(state.String(), "counter "))
-		}
-	case nil:
-	default:
-		fmt.Fprintf(&b, "\t\t%s\n", state)
+	for _, line := range stateLines(o.State, f) {
+		fmt.Fprintf(&b, "\t\t%s\n", line)
 	}
 	b.WriteString("\t}\n")
 	return b.String()
@@ -103,12 +102,19 @@ func (s Set) Text(f Format) string {
 // definition is what a set says of itself beside its elements, a line each.
 func (s Set) definition() []string {
 	typ := "type " + string(s.Key)
+	if s.KeyOf != nil {
+		typ = "typeof " + s.KeyOf.String()
+	}
 	if s.Data != "" {
 		typ += " : "
 		if s.DataInterval {
 			typ += "interval "
 		}
-		typ += string(s.Data)
+		if s.KeyOf != nil && s.DataOf != nil {
+			typ += s.DataOf.String()
+		} else {
+			typ += string(s.Data)
+		}
 	}
 	lines := []string{typ}
 	line := func(given bool, text string) {
@@ -118,11 +124,14 @@ func (s Set) definition() []string {
 	}
 	line(s.Policy != "", "policy "+s.Policy)
 	line(s.Size != 0 && !slices.Contains(s.Flags, "constant"), fmt.Sprintf("size %d", s.Size))
-	line(len(s.Flags) > 0, "flags "+strings.Join(s.Flags, ","))
-	line(s.Counter, "counter")
-	for _, p := range s.Extra {
-		line(true, p.String())
+	// A timeout of the set's own implies the flag.
+	implied := s.Timeout != 0 && len(s.Flags) == 1 && s.Flags[0] == "timeout"
+	line(len(s.Flags) > 0 && !implied, "flags "+strings.Join(s.Flags, ","))
+	state := partTexts(s.Extra, Format{Stateless: true})
+	if s.Counter {
+		state = withCounter("counter", state, s.CounterLast)
 	}
+	line(len(state) > 0, strings.Join(state, " "))
 	line(s.Timeout != 0, "timeout "+duration(s.Timeout))
 	line(s.GCInterval != 0, "gc-interval "+duration(s.GCInterval))
 	line(s.AutoMerge, "auto-merge")
@@ -135,11 +144,15 @@ func (s Set) definition() []string {
 var elementsPerLine = map[Type]int{
 	TypeNFProto: 5, TypeInteger: 5, TypeARPOp: 5, TypeInetProto: 5, TypeInetService: 5, TypeTCPFlag: 5,
 	TypeMark: 5, TypeIfIndex: 5, TypeClassID: 5, TypeUID: 5, TypeGID: 5, TypeCtDir: 5,
+	TypeHostInteger: 5, TypeRaw: 5, TypeMHType: 5, TypeTime: 5,
 	TypeIPv4Addr: 2, TypeCtState: 2, TypeCtStatus: 2, TypePktType: 2,
 }
 
 func (s Set) elementText(f Format) string {
-	perLine := max(elementsPerLine[s.Key], 1)
+	perLine := 1
+	if !s.Key.IsConcat() {
+		perLine = max(elementsPerLine[s.Key.Base()], 1)
+	}
 	var b strings.Builder
 	for i, e := range s.Elements {
 		switch {
@@ -163,12 +176,11 @@ func (e Element) String() string { return e.text(Format{}) }
 
 func (e Element) text(f Format) string {
 	words := []string{e.KeyText()}
+	state := partTexts(e.Extra, f)
 	if e.Counter != nil {
-		words = append(words, partText(*e.Counter, f))
+		state = withCounter(partText(*e.Counter, f), state, e.CounterLast)
 	}
-	for _, p := range e.Extra {
-		words = append(words, partText(p, f))
-	}
+	words = append(words, state...)
 	if e.Timeout != 0 {
 		words = append(words, "timeout "+duration(e.Timeout))
 	}
@@ -183,6 +195,21 @@ func (e Element) text(f Format) string {
 		text += " : " + to
 	}
 	return text
+}
+
+func partTexts(parts []Part, f Format) []string {
+	texts := make([]string, len(parts))
+	for i, p := range parts {
+		texts[i] = partText(p, f)
+	}
+	return texts
+}
+
+func withCounter(counter string, others []string, last bool) []string {
+	if last {
+		return append(others, counter)
+	}
+	return append([]string{counter}, others...)
 }
 
 // KeyText writes the element's key: a value, a range, or * for every other.
@@ -294,11 +321,7 @@ func (b Base) String() string {
 	case len(b.Devices) == 1:
 		devices = " device " + quote(b.Devices[0])
 	case len(b.Devices) > 1:
-		quoted := make([]string, len(b.Devices))
-		for i, d := range b.Devices {
-			quoted[i] = quote(d)
-		}
-		devices = " devices = { " + strings.Join(quoted, ", ") + " }"
+		devices = " devices = { " + strings.Join(slices.Sorted(slices.Values(b.Devices)), ", ") + " }"
 	}
 	return fmt.Sprintf("type %s hook %s%s priority %s; policy %s;", b.Type, b.Hook, devices, b.PriorityText(), b.Policy)
 }
@@ -366,8 +389,22 @@ func (r Rule) text(f Format) string {
 
 // partText writes a part; nft -s leaves out the numbers of counters.
 func partText(p Part, f Format) string {
-	if _, ok := p.(Counter); ok && f.Stateless {
-		return "counter"
+	switch p := p.(type) {
+	case Verdict:
+		return p.text(f)
+	case Counter:
+		if f.Stateless {
+			return "counter"
+		}
+	case Quota:
+		if f.Stateless {
+			p.Used = 0
+		}
+		return p.String()
+	case Last:
+		if f.Stateless {
+			return "last"
+		}
 	}
 	return p.String()
 }

@@ -5,8 +5,10 @@ import (
 	"encoding/hex"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Value is a constant of a data type. Data holds the bytes as they stand in a
@@ -97,7 +99,7 @@ func (v Value) partSizes(ts []Type) ([]int, bool) {
 	sizes := make([]int, len(ts))
 	left, open := len(v.Data), -1
 	for i, t := range ts {
-		sizes[i] = types[t].size
+		sizes[i] = t.info().size
 		left -= padded(sizes[i])
 		if sizes[i] == 0 {
 			if open >= 0 {
@@ -153,6 +155,9 @@ func (v Value) String() string { return v.text(Type.symbol) }
 // numeric writes v without names for numbers, as nft writes the ends of a
 // range.
 func (v Value) numeric() string {
+	if n, ok := v.Uint(); ok && v.Type == TypeTime && len(v.Data) == types[TypeTime].size {
+		return fmt.Sprintf("%ds", n/1000)
+	}
 	return v.text(func(Type, uint64) (string, bool) { return "", false })
 }
 
@@ -172,13 +177,13 @@ func (v Value) text(name func(Type, uint64) (string, bool)) string {
 	if v.isWildcard() {
 		return quote(v.Data + "*")
 	}
-	if info, ok := types[v.Type]; !ok || len(v.Data) == 0 || (info.size != 0 && info.size != len(v.Data)) && v.Type != TypeIfname {
+	if size := v.Type.info().size; !v.Type.Known() || len(v.Data) == 0 || (size != 0 && size != len(v.Data)) && v.Type != TypeIfname {
 		return v.unknown()
 	}
-	switch v.Type {
+	switch v.Type.Base() {
 	case TypeIPv4Addr, TypeIPv6Addr:
 		a, _ := v.Addr()
-		return a.String()
+		return addrText(a)
 	case TypeEtherAddr:
 		return colonHex(v.Data)
 	case TypeIfname, TypeString:
@@ -186,17 +191,28 @@ func (v Value) text(name func(Type, uint64) (string, bool)) string {
 	case TypeCtLabel:
 		return v.bitText()
 	}
+	if v.Type.Base() == TypeRaw {
+		return v.raw()
+	}
 	n, ok := v.Uint()
 	if !ok {
 		return v.unknown()
 	}
 	if v.Type.IsFlags() {
-		return flagText(v.Type, n)
+		return flagText(v.Type, n, len(v.Data))
 	}
 	if s, ok := name(v.Type, n); ok {
 		return s
 	}
-	switch v.Type {
+	switch v.Type.Base() {
+	case TypeDSCP:
+		return fmt.Sprintf("0x%02x", n)
+	case TypeECN:
+		return fmt.Sprintf("0x%x", n)
+	case TypeDate:
+		return quote(time.Unix(0, int64(n)).Format(time.DateTime))
+	case TypeHour:
+		return quote(hourText(n))
 	case TypeMark:
 		return fmt.Sprintf("0x%08x", n)
 	case TypeEtherType:
@@ -264,13 +280,34 @@ func (v Value) bitText() string {
 
 // raw writes v in hexadecimal, as nft writes what has no name.
 func (v Value) raw() string {
-	if n, ok := v.Uint(); ok {
-		return "0x" + strconv.FormatUint(n, 16)
+	digits := strings.TrimLeft(hex.EncodeToString([]byte(v.Data)), "0")
+	if digits == "" {
+		digits = "0"
 	}
-	if digits := strings.TrimLeft(hex.EncodeToString([]byte(v.Data)), "0"); digits != "" {
-		return "0x" + digits
+	return "0x" + digits
+}
+
+// addrText writes an address as the C library does (inet_ntop), which writes
+// the end of an IPv6 address as one of IPv4 where zeros alone stand before it.
+func addrText(a netip.Addr) string {
+	b := a.As16()
+	if a.Is4() || a.Is4In6() || !slices.Equal(b[:12], make([]byte, 12)) || b[12] == 0 && b[13] == 0 {
+		return a.String()
 	}
-	return "0x0"
+	return fmt.Sprintf("::%d.%d.%d.%d", b[12], b[13], b[14], b[15])
+}
+
+// hourText writes seconds of a day; nft leaves out seconds that are none.
+func hourText(n uint64) string {
+	// The kernel has the hour of Greenwich.
+	_, east := time.Now().Zone()
+	const day = 24 * 60 * 60
+	n = (n + uint64(east+day)) % day
+	text := fmt.Sprintf("%02d:%02d", n/3600, n/60%60)
+	if n%60 != 0 {
+		text += fmt.Sprintf(":%02d", n%60)
+	}
+	return text
 }
 
 // unknown shows bytes that are no value of v's type.
@@ -286,7 +323,11 @@ func colonHex(s string) string {
 
 // flagText lists the flags that are set in n, bits without a name as one
 // number at the end.
-func flagText(t Type, n uint64) string {
+func flagText(t Type, n uint64, size int) string {
+	if size < 8 && n == 1<<(8*size)-1 {
+		// nft takes no value with every bit set apart (bitmask_expr_to_binops).
+		return "0x" + strconv.FormatUint(n, 16)
+	}
 	var names []string
 	for bit := range 64 {
 		f := uint64(1) << bit
