@@ -29,6 +29,7 @@ const (
 	chainInPublished = "in-published"
 	chainRefuse      = "refuse"
 	chainRaw         = "RAW-PREROUTING"
+	chainMangle      = "MANGLE-FORWARD"
 )
 
 // Sets and maps of the table.
@@ -38,6 +39,7 @@ const (
 	setDirect   = "open_to"
 	setTrusted  = "trusted"
 	setReject   = "rejecting"
+	setClamp    = "clamping"
 	mapForward  = "fwd_in"
 	mapSame     = "same_if"
 	setAllowed4 = "allowed4"
@@ -51,8 +53,19 @@ var (
 	nfproto   = rs.Meta{Key: rs.MetaNFProto}
 	iifname   = rs.Meta{Key: rs.MetaIIFName}
 	oifname   = rs.Meta{Key: rs.MetaOIFName}
+	tcpFlags  = mustField("tcp", "flags")
 	loopback4 = netip.MustParsePrefix("127.0.0.0/8")
+	// maxSegment is option 2 of TCP, its number 2 bytes behind the option's
+	// beginning (RFC 9293, 3.2).
+	maxSegment = mustOption(rs.OptionField(rs.ExthdrTCP, 2, 16, 16))
 )
+
+func mustOption(x rs.Exthdr, ok bool) rs.Exthdr {
+	if !ok {
+		panic("isolation: the vocabulary lacks an option of TCP")
+	}
+	return x
+}
 
 // Ruleset is the filtering of s: a part of the table that it shares with
 // package nat, and the table of family bridge.
@@ -108,6 +121,8 @@ func chains() []rs.Chain {
 			rs.NewRule(rs.Is(l4proto, rs.Proto(rs.ProtoTCP)), rs.Counter{}, rs.Reject{With: "tcp reset"}),
 			rs.NewRule(rs.Counter{}, rs.Reject{}),
 		}},
+		// Before FORWARD, which accepts the answer to a SYN as established.
+		{Name: chainMangle, Base: filter(rs.HookForward, rs.PriorityMangle), Rules: []rs.Rule{clampRule(iifname), clampRule(oifname)}},
 		// Our bridges have route_localnet on, for replies to 127.0.0.1: nobody but
 		// lo may aim at 127.0.0.0/8. Before conntrack, so that it costs one compare.
 		{Name: chainRaw, Base: filter(rs.HookPrerouting, rs.PriorityRaw), Rules: []rs.Rule{
@@ -136,6 +151,15 @@ func stage1Rules() []rs.Rule {
 	}
 }
 
+// clampRule makes the two ends of a TCP connection agree on segments that the
+// route can carry, where nobody tells them that their packets were too big.
+func clampRule(iface rs.Expr) rs.Rule {
+	const syn, rst = 2, 4
+	flags := func(bits byte) rs.Value { return rs.Value{Type: rs.TypeTCPFlag, Data: string([]byte{bits})} }
+	return rs.NewRule(rs.In(iface, setClamp), rs.Is(rs.Masked{Expr: tcpFlags, Mask: flags(syn | rst)}, flags(syn)),
+		rs.Counter{}, rs.Mangle{Left: maxSegment, From: rs.Route{Key: "mtu"}})
+}
+
 // translated holds for packets of connections whose destination was
 // translated: who aims at a container's address directly has none.
 func translated() rs.Match {
@@ -161,6 +185,7 @@ func sets() []rs.Set {
 		{Name: setDirect, Key: into},
 		{Name: setTrusted, Key: pair},
 		{Name: setReject, Key: rs.TypeIfname},
+		{Name: setClamp, Key: rs.TypeIfname},
 		{Name: mapForward, Key: into, Data: rs.TypeVerdict},
 		{Name: mapSame, Key: pair, Data: rs.TypeVerdict},
 		{Name: setAllowed4, Key: allowed(rs.TypeIPv4Addr)},
@@ -196,6 +221,9 @@ func addNetwork(t *rs.Table, n desired.Network) {
 	}
 	if n.Reject {
 		add(setReject, rs.Element{Key: br})
+	}
+	if n.ClampMSS {
+		add(setClamp, rs.Element{Key: br})
 	}
 	for _, name := range n.Trusted {
 		add(setTrusted, rs.Element{Key: rs.Concat(rs.Iface(name), br)})

@@ -530,6 +530,8 @@ func (e *ruleEncoder) statement(s rs.Statement) error {
 		e.emit(r)
 	case rs.Notrack:
 		e.emit(&expr.Notrack{})
+	case rs.Mangle:
+		return e.mangle(s)
 	case rs.Reject:
 		r, ok := rejects[rejectKey{e.family == rs.FamilyInet || e.family == rs.FamilyBridge, s.With}]
 		if !ok {
@@ -543,6 +545,25 @@ func (e *ruleEncoder) statement(s rs.Statement) error {
 	default:
 		return fmt.Errorf("cannot write %s", s)
 	}
+	return nil
+}
+
+// mangle writes the one change of a packet that the driver needs: the greatest
+// segment that a TCP connection may use, from the route's MTU.
+func (e *ruleEncoder) mangle(s rs.Mangle) error {
+	x, isOption := s.Left.(rs.Exthdr)
+	if !isOption || x.Kind != rs.ExthdrTCP || x.Bits != 0 || x.Length != 2 || s.From != rs.Expr(rs.Route{Key: "mtu"}) {
+		return fmt.Errorf("cannot write %s", s)
+	}
+	if e.transport != "tcp" {
+		e.check(expr.MetaKeyL4PROTO, []byte{rs.ProtoTCP})
+		e.transport = "tcp"
+	}
+	e.emit(&expr.Rt{Register: register(0), Key: expr.RtTCPMSS},
+		&expr.Byteorder{Op: expr.ByteorderHton, SourceRegister: register(0), DestRegister: register(0), Len: 2, Size: 2},
+		&expr.Exthdr{
+			Op: expr.ExthdrOpTcpopt, Type: x.Number, Offset: uint32(x.Offset), Len: uint32(x.Length), SourceRegister: register(0),
+		})
 	return nil
 }
 

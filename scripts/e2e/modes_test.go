@@ -430,3 +430,37 @@ func downloads(t *testing.T, from *nstest.NS, addr netip.AddrPort, bytes int64) 
 		t.Errorf("%v: stalled after %d of %d bytes: %v", addr, n, bytes, err)
 	}
 }
+
+// TestClampMSS: the way out is narrower than both ends believe, and nobody is
+// told so. Connections of the network that clamps them go through.
+func TestClampMSS(t *testing.T) {
+	w := newWorld(t)
+	w.Exec(t, "ip", "link", "set", "eth0", "mtu", "1400")
+	w.Exec(t, "nft", "table inet silence { chain output { type filter hook output priority 0; "+
+		"icmp type destination-unreachable drop; icmpv6 type packet-too-big drop; }; }")
+	for name, row := range map[string]struct {
+		n    int
+		args []string
+	}{"stalls": {81, nil}, "clamps": {82, []string{"-o", "nftnet.clamp_mss=true"}}} {
+		w.dual(t, name, row.n, append(row.args, "-o", "com.docker.network.driver.mtu=1500")...)
+		port := fmt.Sprint(9000 + row.n)
+		w.engine.Docker(t, "run", "-d", "--name", name, "--network", name, "-p", port+":9000", w.image, "/peer", "serve", "-stream", ":9000")
+		w.engine.WaitLog(t, name, "ready")
+	}
+	for _, host := range []netip.Addr{w.HostAddr4, w.HostAddr6} {
+		downloads(t, w.LAN, netip.AddrPortFrom(host, 9082), 1<<20)
+		ctx, cancel := context.WithTimeout(context.Background(), silence)
+		defer cancel()
+		c, err := w.LAN.Dial(ctx, "tcp", netip.AddrPortFrom(host, 9081).String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if err := c.SetDeadline(time.Now().Add(silence)); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := io.CopyN(io.Discard, c, 1<<20); err == nil {
+			t.Errorf("%v: %d bytes come through without the option: the way is not narrow", host, n)
+		}
+	}
+}

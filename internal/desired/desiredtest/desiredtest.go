@@ -58,6 +58,7 @@ func Rows() []Row {
 		{"isolated", state([]desired.Network{network(1, internal, mode(desired.ModeIsolated))}, endpoint(1, 2, nil))},
 		{"trusted", state([]desired.Network{network(1, trusted)}, endpoint(1, 2, nil, port(tcp, "0.0.0.0:8080", "10.0.1.2:80")))},
 		{"snat", state([]desired.Network{network(1, snat)}, endpoint(1, 2, nil))},
+		{"clamp-mss", state([]desired.Network{network(1, clamp)}, endpoint(1, 2, nil))},
 		{"reject", state([]desired.Network{network(1, reject)}, endpoint(1, 2, nil))},
 		// 443 is the one port that somebody named reaches, 80 nobody.
 		{"allow", state([]desired.Network{network(1)}, endpoint(1, 2, allow,
@@ -85,6 +86,7 @@ func masqueradeOff(n *desired.Network) { n.Masquerade = false }
 func noIPv4(n *desired.Network)        { n.IPv4 = desired.Subnet{} }
 
 func noIPv6(n *desired.Network)  { n.IPv6 = desired.Subnet{} }
+func clamp(n *desired.Network)         { n.ClampMSS = true }
 func reject(n *desired.Network)  { n.Reject = true }
 func routed6(n *desired.Network) { n.IPv6.Mode = desired.ModeRouted }
 func trusted(n *desired.Network) { n.Trusted = []string{"lan0", "wg0"} }
