@@ -86,7 +86,7 @@ func masqueradeOff(n *desired.Network) { n.Masquerade = false }
 func noIPv4(n *desired.Network)        { n.IPv4 = desired.Subnet{} }
 
 func noIPv6(n *desired.Network)  { n.IPv6 = desired.Subnet{} }
-func clamp(n *desired.Network)         { n.ClampMSS = true }
+func clamp(n *desired.Network)   { n.ClampMSS = true }
 func reject(n *desired.Network)  { n.Reject = true }
 func routed6(n *desired.Network) { n.IPv6.Mode = desired.ModeRouted }
 func trusted(n *desired.Network) { n.Trusted = []string{"lan0", "wg0"} }

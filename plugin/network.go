@@ -1,0 +1,144 @@
+package plugin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"nftnet/internal/desired"
+	"nftnet/plugin/link"
+)
+
+// gwAllocCheck says whether Docker is to reserve an address for the gateway:
+// not where the bridge has none and no default route needs one, so that both
+// addresses of a /31 are the containers'.
+func (d *Driver) gwAllocCheck(_ context.Context, req gwAllocCheckRequest) (gwAllocCheckResponse, error) {
+	var n desired.Network
+	var err error
+	if n.Internal, err = req.Options.flag(optionInternal, false); err != nil {
+		return gwAllocCheckResponse{}, err
+	}
+	if err := parseGeneric(&n, &networkChoices{}, req.Options[optionGeneric]); err != nil {
+		return gwAllocCheckResponse{}, err
+	}
+	return gwAllocCheckResponse{
+		SkipIPv4: n.IPv4.Mode == desired.ModeIsolated || n.InhibitIPv4 && n.Internal,
+		SkipIPv6: n.IPv6.Mode == desired.ModeIsolated,
+	}, nil
+}
+
+func (d *Driver) createNetwork(_ context.Context, req createNetworkRequest) (empty, error) {
+	if err := checkID("network", req.NetworkID); err != nil {
+		return empty{}, err
+	}
+	n, choices, err := d.defaults.parseNetwork(req)
+	if err != nil {
+		return empty{}, err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if again, ok := d.state.Networks[n.ID]; ok {
+		// What was found out at the first time stays.
+		n.Adopted, n.MTU = again.Adopted, again.MTU
+		n.IPv4.Kept, n.IPv6.Kept = again.IPv4.Kept, again.IPv6.Kept
+	}
+	if err := d.checkNetwork(n); err != nil {
+		return empty{}, err
+	}
+	if _, again := d.state.Networks[n.ID]; !again {
+		if err := fit(&n, choices); err != nil {
+			return empty{}, err
+		}
+	}
+	err = d.change(n.ID, "", func(s *desired.State) { s.Networks[n.ID] = n })
+	return empty{}, err
+}
+
+// checkNetwork refuses a network that another one stands in the way of.
+func (d *Driver) checkNetwork(n desired.Network) error {
+	for _, other := range d.state.SortedNetworks() {
+		if other.ID == n.ID {
+			continue
+		}
+		if other.Bridge == n.Bridge {
+			return fmt.Errorf("option %s: %q is the bridge of network %.12s already: allowed is a name of its own",
+				optionBridgeName, n.Bridge, other.ID)
+		}
+		for _, a := range n.Subnets() {
+			for _, b := range other.Subnets() {
+				if a.Prefix.Overlaps(b.Prefix) {
+					return fmt.Errorf("subnet %s overlaps subnet %s of network %.12s: allowed is a subnet of its own",
+						a.Prefix, b.Prefix, other.ID)
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// fit makes a new network fit the host that it comes to: it adopts a bridge
+// that is there, takes the MTU of the default route, and keeps away from the
+// host's own routes.
+func fit(n *desired.Network, c networkChoices) error {
+	kind, err := link.Kind(n.Bridge)
+	switch {
+	case err != nil:
+		return err
+	case kind == link.KindBridge:
+		if err := adopt(n); err != nil {
+			return fmt.Errorf("option %s: %q cannot be adopted: %w", optionBridgeName, n.Bridge, err)
+		}
+	case kind != "":
+		return fmt.Errorf("option %s: an interface named %q exists and is a %s: allowed is a bridge, or a name of its own",
+			optionBridgeName, n.Bridge, kind)
+	}
+	if n.MTU == 0 && !n.Internal {
+		if n.MTU, err = link.RouteMTU(n.IPv6.IsValid()); err != nil {
+			return err
+		}
+	}
+	if c.overlap {
+		return nil
+	}
+	for _, s := range n.Subnets() {
+		route, err := link.RouteInto(s.Prefix, n.Bridge)
+		if err != nil {
+			return err
+		}
+		if route != "" {
+			return fmt.Errorf("subnet %s clashes with the host's route %s: allowed is a subnet that the host has no route to, or option %s=true",
+				s.Prefix, route, optionOverlap)
+		}
+	}
+	return nil
+}
+
+// adopt makes a bridge of the user's the network's.
+func adopt(n *desired.Network) error {
+	n.Adopted = true
+	for _, s := range []*desired.Subnet{&n.IPv4, &n.IPv6} {
+		if !s.Gateway.IsValid() {
+			continue
+		}
+		var err error
+		if s.Kept, err = link.HasAddress(n.Bridge, s.Gateway); err != nil {
+			return err
+		}
+	}
+	return link.CheckAdopted(*n)
+}
+
+func (d *Driver) deleteNetwork(_ context.Context, req networkRequest) (empty, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	n, ok := d.state.Networks[req.NetworkID]
+	if !ok {
+		return empty{}, nil
+	}
+	var errs []error
+	for _, e := range d.state.EndpointsOf(n.ID) {
+		errs = append(errs, d.drop(e))
+	}
+	errs = append(errs, d.change(n.ID, "", func(s *desired.State) { delete(s.Networks, n.ID) }))
+	return empty{}, errors.Join(errs...)
+}
