@@ -146,8 +146,8 @@ var partRows = []struct {
 	{rs.Masquerade{Flags: []string{"fully-random"}}, "masquerade fully-random", nowhere},
 	{rs.Redirect{}, "redirect", nat},
 	{rs.Redirect{Port: rs.Port(80), Flags: []string{"random"}}, "redirect to :80 random", nowhere},
-	{rs.Compat{Name: "comment", Revision: 0, Info: "x"}, `xt match "comment"`, nowhere},
-	{rs.Compat{Target: true, Name: "MARK"}, `xt target "MARK"`, nowhere},
+	{rs.Compat{Name: "comment", Revision: 0, Info: "x"}, `xt match comment`, nowhere},
+	{rs.Compat{Target: true, Name: "MARK"}, `xt target MARK`, nowhere},
 	{rs.Opaque{Name: "quota", Data: "\x01\xff"}, `unknown "quota" 0x01ff`, nowhere},
 	// Values that do not fit their type are shown as bytes.
 	{rs.Is(rs.IPSaddr, bytes(rs.TypeIPv4Addr, 1, 2)), "ip saddr 0x0102", nowhere},
