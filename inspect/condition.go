@@ -217,6 +217,9 @@ func (s *scope) single(kind, port string, v ruleset.Value) string {
 		if n, _ := v.Uint(); n == 1 {
 			return s.m.iface("lo")
 		}
+		if v.Label != "" {
+			return s.m.iface(v.Label)
+		}
 		return s.m.say.Say("noun.iface.index", "value", v.String())
 	case v.Type == ruleset.TypeNFProto && v == ruleset.NFProto(ruleset.NFProtoIPv4):
 		return s.m.say.Say("proto.ipv4")

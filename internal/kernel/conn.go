@@ -6,6 +6,7 @@ import (
 	"sync"
 	"syscall"
 
+	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
 	rs "nftnet/internal/ruleset"
@@ -14,8 +15,9 @@ import (
 // Conn is a lasting connection to nftables in one network namespace. Its
 // methods may be called from several goroutines; they take their turns.
 type Conn struct {
-	mu   sync.Mutex
-	sock *socket
+	mu    sync.Mutex
+	sock  *socket
+	links *netlink.Conn
 }
 
 // Open connects to nftables in the caller's network namespace.
@@ -28,14 +30,18 @@ func OpenAt(netns int) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Conn{sock: s}, nil
+	return &Conn{sock: s, links: openLinks(netns)}, nil
 }
 
 // Close ends the connection.
 func (c *Conn) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.sock.close()
+	err := c.sock.close()
+	if c.links != nil {
+		err = errors.Join(err, c.links.Close())
+	}
+	return err
 }
 
 // ApplyError says which changes of a batch the kernel refused. Nothing of the
@@ -268,6 +274,7 @@ func (c *Conn) Read(f Filter) (rs.Ruleset, error) {
 		out, err = c.readOnce(f)
 		switch {
 		case err == nil:
+			c.nameInterfaces(&out)
 			return out, nil
 		case errors.Is(err, errInterrupted), errors.Is(err, syscall.ENOENT), errors.Is(err, syscall.EINTR):
 			c.sock.drain()
@@ -277,6 +284,18 @@ func (c *Conn) Read(f Filter) (rs.Ruleset, error) {
 		}
 	}
 	return rs.Ruleset{}, fmt.Errorf("read the ruleset, tried %d times: %w", readTries, err)
+}
+
+// nameInterfaces gives the numbers of interfaces their names, which are asked
+// for where there is a number.
+func (c *Conn) nameInterfaces(out *rs.Ruleset) {
+	var names map[uint64]string
+	out.NameInterfaces(func(index uint64) string {
+		if names == nil {
+			names = c.interfaceNames()
+		}
+		return names[index]
+	})
 }
 
 func (c *Conn) readOnce(f Filter) (rs.Ruleset, error) {

@@ -90,15 +90,13 @@ func (d *ruleDecoder) learnMeta(key rs.MetaKey, now *check) {
 	case rs.MetaProtocol:
 		d.network, d.checks[networkLayer] = etherNames[now.n], now
 	case rs.MetaL4Proto:
-		if d.networkImplied(now.n) {
-			d.remove(networkLayer)
-		}
 		d.transport, d.checks[transportLayer] = transportNames[uint8(now.n)], now
 	}
 }
 
-// networkImplied says whether a check for a transport protocol implies the one
-// for the network protocol before it (meta_may_dependency_kill).
+// networkImplied says whether a message of ICMP implies the check for the network
+// protocol before that for its own (meta_may_dependency_kill in nft, which
+// forgets the first even where no message is read).
 func (d *ruleDecoder) networkImplied(l4 uint64) bool {
 	before := d.checks[networkLayer]
 	if before == nil {
@@ -168,9 +166,15 @@ func (d *ruleDecoder) needs(x rs.Expr) {
 			// What has no name implies nothing.
 			return
 		}
-		if layer := layerOf[x.Base]; d.implied(x, d.check(layer)) {
-			d.remove(layer)
+		layer := layerOf[x.Base]
+		if !d.implied(x, d.check(layer)) {
+			return
 		}
+		before := d.checks[networkLayer]
+		if by := d.checks[layer]; by != nil && before != nil && before.part < by.part && d.networkImplied(uint64(transportProtos[x.Proto])) {
+			d.remove(networkLayer)
+		}
+		d.remove(layer)
 	}
 }
 

@@ -19,6 +19,7 @@ func fuzzSets() map[string]knownSet {
 	set := func(s rs.Set) knownSet { return knownSet{Set: &s, keyLen: s.Key.Size()} }
 	return map[string]knownSet{
 		"ports":    set(rs.Set{Name: "ports", Key: rs.TypeInetService}),
+		"seen":     set(rs.Set{Name: "seen", Key: rs.TypeInetService}),
 		"hosts":    set(rs.Set{Name: "hosts", Key: rs.TypeIPv4Addr}),
 		"to":       set(rs.Set{Name: "to", Key: rs.TypeInetService, Data: rs.TypeIPv4Addr}),
 		"marks":    set(rs.Set{Name: "marks", Key: rs.TypeMark, Flags: []string{"interval"}}),
@@ -33,6 +34,7 @@ func fuzzSets() map[string]knownSet {
 const fuzzSeeds = `table inet t {
 	set ports { type inet_service; flags interval; counter; elements = { 1, 5-9 comment "some", 65535 }; }
 	set marks { type mark; flags interval,timeout; elements = { 1-9 timeout 1h, 20 }; }
+	set seen { type inet_service; size 64; flags dynamic,timeout; }
 	map verdicts { type ifname : verdict; elements = { "a0" : jump c, "b0" : drop, * : accept }; }
 	map publish { type inet_proto . inet_service : ipv4_addr . inet_service; elements = { tcp . 80 comment "net=a" : 192.0.2.1 . 80 }; }
 	set pairs { type ipv4_addr . mark; flags interval; elements = { 192.0.2.0/24 . 1-9 }; }
@@ -48,6 +50,15 @@ const fuzzSeeds = `table inet t {
 		ip6 saddr fe80::/10 icmpv6 type echo-request quota over 5 mbytes return
 		tcp dport 8080 dnat ip6 to [2001:db8::1]:80
 		ether saddr 02:00:5e:10:00:01 ct mark set meta mark numgen inc mod 2 1
+	}
+	chain e {
+		tcp option maxseg size set rt mtu reset tcp option sack-perm frag more-fragments 1 exthdr hbh exists
+		vlan id 7 ip hdrlength 5 ip dscp set cs1 meta mark set meta mark and 0xf or 0x10 xor 0x3
+		meta mark set jhash ip saddr . tcp dport mod 4 seed 0x7 offset 2 symhash mod 3 1
+		add @seen { tcp dport } update @seen { tcp dport timeout 5m limit rate 3/second }
+		tcp dport 80 dnat ip to 192.0.2.1-192.0.2.9:80-90
+		meta mark set ct mark >> 8 ct count over 3 log group 2 snaplen 9 log flags all socket transparent 1
+		icmp type echo-request icmp id 5 meta hour "10:00"-"11:00" rt classid 4 ct original ip daddr 192.0.2.7
 	}
 }
 `
@@ -227,6 +238,38 @@ func FuzzParseAttrs(f *testing.F) {
 		for i := range again {
 			if again[i].typ != list[i].typ || string(again[i].data) != string(list[i].data) {
 				t.Fatalf("attribute %d becomes another", i)
+			}
+		}
+	})
+}
+
+// FuzzDecodeObject: whatever stands in named objects, flow tables and extensions
+// of iptables, reading them does not fail, and each can be shown.
+func FuzzDecodeObject(f *testing.F) {
+	for kind := range uint32(12) {
+		f.Add(kind, "DNAT", []byte{8, 0, 1, 0, 1, 2, 3, 4, 5, 0, 2, 0, 9, 0, 0, 0})
+	}
+	for _, name := range []string{"conntrack", "u32", "bpf", "multiport", "sctp", "time", "string", "recent", "CT", "TPROXY"} {
+		f.Add(uint32(1), name, make([]byte, 64))
+	}
+	f.Fuzz(func(t *testing.T, kind uint32, name string, raw []byte) {
+		var m message
+		m.u32(unix.NFTA_OBJ_TYPE, kind)
+		m.raw(unix.NFTA_OBJ_DATA, raw)
+		list, _ := parseAttrs(m.b)
+		if o := decodeObject(list); !strings.Contains(o.Text(rs.Format{}), o.Kind) {
+			t.Fatalf("the object is not shown:\n%s", o.Text(rs.Format{}))
+		}
+		list, _ = parseAttrs(raw)
+		_ = decodeFlowtable(list).Text(rs.Format{})
+		for _, target := range []bool{false, true} {
+			for revision := range uint32(4) {
+				c := rs.Compat{Target: target, Name: name, Revision: revision, Info: string(raw), Family: rs.FamilyIP6}
+				words, ok := c.IPTables()
+				if ok && !strings.Contains(words, "-") {
+					t.Fatalf("%s becomes %q", name, words)
+				}
+				_ = c.String()
 			}
 		}
 	})

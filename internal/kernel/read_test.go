@@ -400,6 +400,25 @@ func TestOddRulesetsReadAsNftListsThem(t *testing.T) {
 	}
 }
 
+// TestInterfacesHaveTheirNames: nft lists the names of interfaces, of which rules
+// hold the numbers.
+func TestInterfacesHaveTheirNames(t *testing.T) {
+	ns := nstest.NewNS(t, "names")
+	ns.Exec(t, "ip", "link", "add", "up0", "type", "veth", "peer", "name", "up1")
+	load(t, ns, `table ip t {
+		set s { type iface_index; elements = { "lo", "up0" }; }
+		set pairs { type iface_index . ipv4_addr; elements = { "up0" . 192.0.2.1 }; }
+		chain c { iif "up0" accept; oif != "up0" drop; iif . oif { "up0" . "lo" } accept; iif vmap { "up0" : drop }; iif 77 drop; }
+	}`)
+	rs, err := open(t, ns).Read(kernel.Filter{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(ns.Exec(t, "nft", "list", "ruleset")+"\n", rs.String()); diff != "" {
+		t.Errorf("(-nft +ours):\n%s", diff)
+	}
+}
+
 func TestCountersAndTimesToLiveAreRead(t *testing.T) {
 	ns := nstest.NewNS(t, "state")
 	load(t, ns, `table ip t {

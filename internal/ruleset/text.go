@@ -257,7 +257,7 @@ func rangeText(a, b Value) string {
 	}
 	if begin := strings.TrimRight(a.Data, "\x00"); a.Type == TypeIfname && b.Data == begin+strings.Repeat("\xff", len(a.Data)-len(begin)) {
 		// From "eth" to "eth\xff\xff...": all names that begin so.
-		return Value{TypeIfname, begin}.String()
+		return Value{Type: TypeIfname, Data: begin}.String()
 	}
 	return a.numeric() + "-" + b.numeric()
 }

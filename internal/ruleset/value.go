@@ -18,40 +18,43 @@ import (
 type Value struct {
 	Type Type
 	Data string
+	// Label is the name that the host has for a number, where that is no
+	// constant: that of an interface.
+	Label string
 }
 
 // Addr is the value of an IPv4 or IPv6 address.
 func Addr(a netip.Addr) Value {
 	a = a.Unmap()
 	if a.Is4() {
-		return Value{TypeIPv4Addr, string(a.AsSlice())}
+		return Value{Type: TypeIPv4Addr, Data: string(a.AsSlice())}
 	}
-	return Value{TypeIPv6Addr, string(a.AsSlice())}
+	return Value{Type: TypeIPv6Addr, Data: string(a.AsSlice())}
 }
 
 // Port is the value of a port number of a transport protocol.
 func Port(p uint16) Value {
-	return Value{TypeInetService, string(binary.BigEndian.AppendUint16(nil, p))}
+	return Value{Type: TypeInetService, Data: string(binary.BigEndian.AppendUint16(nil, p))}
 }
 
 // Proto is the value of a transport protocol number.
-func Proto(p uint8) Value { return Value{TypeInetProto, string([]byte{p})} }
+func Proto(p uint8) Value { return Value{Type: TypeInetProto, Data: string([]byte{p})} }
 
 // NFProto is the value of a protocol family of the packet.
-func NFProto(p uint8) Value { return Value{TypeNFProto, string([]byte{p})} }
+func NFProto(p uint8) Value { return Value{Type: TypeNFProto, Data: string([]byte{p})} }
 
 // Iface is the exact name of an interface. It is padded to 16 bytes: a shorter
 // comparison would match every name that begins so.
 func Iface(name string) Value {
 	var b [16]byte
 	copy(b[:15], name)
-	return Value{TypeIfname, string(b[:])}
+	return Value{Type: TypeIfname, Data: string(b[:])}
 }
 
 // HostUint32 is a 32 bit value of type t in host byte order: marks, states,
 // address types.
 func HostUint32(t Type, v uint32) Value {
-	return Value{t, string(binary.NativeEndian.AppendUint32(nil, v))}
+	return Value{Type: t, Data: string(binary.NativeEndian.AppendUint32(nil, v))}
 }
 
 // Concat joins values to the value of a concatenation.
@@ -65,7 +68,7 @@ func Concat(parts ...Value) Value {
 			b.WriteByte(0)
 		}
 	}
-	return Value{ConcatTypes(ts...), b.String()}
+	return Value{Type: ConcatTypes(ts...), Data: b.String()}
 }
 
 // Parts splits the value of a concatenation; a plain value is its only part.
@@ -77,6 +80,7 @@ func (v Value) Parts() []Value {
 	if len(ts) == 1 {
 		return []Value{v}
 	}
+	labels := strings.Split(v.Label, labelSeparator)
 	sizes, ok := v.partSizes(ts)
 	parts := make([]Value, 0, len(ts))
 	rest := v.Data
@@ -87,7 +91,11 @@ func (v Value) Parts() []Value {
 				sizes[i] = len(rest)
 			}
 		}
-		parts = append(parts, Value{t, rest[:sizes[i]]})
+		part := Value{Type: t, Data: rest[:sizes[i]]}
+		if len(labels) == len(ts) {
+			part.Label = labels[i]
+		}
+		parts = append(parts, part)
 		rest = rest[min(padded(sizes[i]), len(rest)):]
 	}
 	return parts
@@ -203,6 +211,9 @@ func (v Value) text(name func(Type, uint64) (string, bool)) string {
 	}
 	if s, ok := name(v.Type, n); ok {
 		return s
+	}
+	if v.Label != "" {
+		return quote(v.Label)
 	}
 	switch v.Type.Base() {
 	case TypeDSCP:
