@@ -82,15 +82,15 @@ func runInspect(ctx context.Context, f inspectFlags, out, errOut io.Writer) erro
 	if err != nil {
 		return err
 	}
+	if f.format == "nft" {
+		return streamNFT(ctx, options, out)
+	}
 	rs, err := readRuleset(ctx)
 	if err != nil {
 		return err
 	}
 	if f.table != "" && !hasTable(rs, options) {
 		return fmt.Errorf("there is no table %q: the ruleset has %s", f.table, tableList(rs))
-	}
-	if f.format == "nft" {
-		return view.NFT(out, inspect.NewModel(rs, inspect.Names{}), options)
 	}
 	names, err := dockerNames(ctx, f.docker)
 	if err != nil {
