@@ -148,11 +148,14 @@
       code: (el.matches('.head') ? $$('h3, pre', el) : $$('.c', el)).map((e) => e.textContent).join(' ').toLowerCase(),
       notes: $$('.x', el).map((e) => e.textContent).join(' ').toLowerCase(),
     });
+    const places = new Map($$('.tree a').map((a) => [a.getAttribute('href').slice(1), a.closest('li, section')]));
+    const place = (el, title) => places.get($(title, el)?.id);
     index = $$('.table').map((table) => ({
       el: table,
+      place: place(table, 'h2'),
       blocks: $$('.block', table).map((block) => ({
         el: block, head: entry($('.head', block)), items: $$('.r, .e', block).map(entry),
-        name: ($('.name', block)?.textContent || '').toLowerCase(),
+        name: ($('.name', block)?.textContent || '').toLowerCase(), place: place(block, 'h3'),
       })),
     }));
   }
@@ -174,6 +177,7 @@
     for (const table of index) searchTable(table, words);
     root.classList.toggle('searching', words.length > 0);
     if (words.length === 0) hits = [];
+    else scrollTo(0, 0);
     highlight(words);
     showHits(words.length > 0);
   }
@@ -187,7 +191,7 @@
       const named = words.every((w) => block.name.includes(w));
       const found = block.items.filter(matches);
       const head = matches(block.head);
-      block.el.hidden = !(head || found.length > 0);
+      hide(block, !(head || found.length > 0));
       const shown = new Set(found);
       for (const item of block.items) item.el.hidden = !named && !shown.has(item);
       const details = $('details.elements', block.el);
@@ -196,7 +200,13 @@
       for (const item of found) hits.push(item.el);
       some = some || !block.el.hidden;
     }
-    table.el.hidden = !some;
+    hide(table, !some);
+  }
+
+  // hide takes something from the page and from its contents.
+  function hide(part, hidden) {
+    part.el.hidden = hidden;
+    if (part.place) part.place.hidden = hidden;
   }
 
   // Marks are the browser's own, so that the page stays as it is. More of them

@@ -194,6 +194,7 @@ func (b *Browser) Click(selector string) {
 	if err != nil {
 		b.t.Fatal(err)
 	}
+	b.rest()
 	var at struct{ X, Y float64 }
 	b.Eval(`(() => { const e = document.querySelector(`+string(quoted)+`); e.scrollIntoView({block: 'center'});
 		const r = e.getClientRects()[0]; return {x: r.x + r.width / 2, y: r.y + r.height / 2}; })()`, &at)
@@ -202,9 +203,24 @@ func (b *Browser) Click(selector string) {
 	}
 }
 
+// rest waits until the page scrolls no more.
+func (b *Browser) rest() {
+	b.t.Helper()
+	for end, last := time.Now().Add(patience), -1.0; time.Now().Before(end); time.Sleep(60 * time.Millisecond) {
+		var now float64
+		b.Eval(`scrollY`, &now)
+		if now == last {
+			return
+		}
+		last = now
+	}
+	b.t.Fatalf("the page still scrolls after %v", patience)
+}
+
 // Screenshot is a picture of the window, as PNG.
 func (b *Browser) Screenshot() []byte {
 	b.t.Helper()
+	b.rest()
 	var shot struct{ Data string }
 	b.call("Page.captureScreenshot", object{"format": "png"}, &shot)
 	png, err := base64.StdEncoding.DecodeString(shot.Data)
