@@ -26,12 +26,7 @@ func (h *htmlBuilder) notes(o inspect.Object) []htmlNote {
 	rules := h.rulePhrases(o, list)
 	var out []htmlNote
 	for _, n := range list {
-		var evidence []span
-		for _, e := range n.Evidence {
-			if p, ok := h.phrase(e.Object, o); ok && !slices.Contains(evidence, p) {
-				evidence = append(evidence, p)
-			}
-		}
+		evidence := h.evidence(n, o)
 		note := htmlNote{Level: string(n.Level), Topic: string(n.Topic), Spans: linked(visible(n.Sentence), longestFirst(evidence, rules))}
 		for _, p := range evidence {
 			if !mentions(note.Spans, p) {
@@ -39,6 +34,19 @@ func (h *htmlBuilder) notes(o inspect.Object) []htmlNote {
 			}
 		}
 		out = append(out, note)
+	}
+	return out
+}
+
+// evidence are the objects that a note on o rests upon, each once.
+func (h *htmlBuilder) evidence(n inspect.Note, o inspect.Object) []span {
+	var out []span
+	seen := map[string]bool{}
+	for _, e := range n.Evidence {
+		if p, ok := h.phrase(e.Object, o); ok && !seen[p.To] {
+			seen[p.To] = true
+			out = append(out, p)
+		}
 	}
 	return out
 }

@@ -84,7 +84,7 @@ func (x *lexer) look(w string) (class, to string) {
 	}
 	x.count = 0
 	switch {
-	case x.last == "jump" || x.last == "goto":
+	case (x.last == "jump" || x.last == "goto") && !strings.Contains(delimiters, w):
 		return lookJump, x.to.chain(w)
 	case w[0] == '"' && x.last == "comment":
 		return lookComment, ""
