@@ -23,6 +23,7 @@ import (
 // inspectFlags are what the user asks of the inspector.
 type inspectFlags struct {
 	format, table, docker, color string
+	output                       string
 	width                        int
 	handles, noCounters, brief   bool
 	noExplain, all               bool
@@ -45,14 +46,19 @@ or CAP_NET_ADMIN.`,
   nftnet inspect --table nftnet        one table
   nftnet inspect --brief               hooks and chains only
   nftnet inspect --format nft          as nft list ruleset prints it
-  nftnet inspect --format json         for programs`,
+  nftnet inspect --format json         for programs
+  nftnet inspect --format html --output firewall.html
+                                       one page for a browser`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return runInspect(cmd.Context(), f, cmd.OutOrStdout(), cmd.ErrOrStderr())
+			return writeOutput(f.output, cmd.OutOrStdout(), func(out io.Writer) error {
+				return runInspect(cmd.Context(), f, out, cmd.ErrOrStderr())
+			})
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&f.format, "format", "text", "text, nft or json")
+	flags.StringVar(&f.format, "format", "text", "text, nft, json or html")
+	flags.StringVarP(&f.output, "output", "o", "", "write into this file instead of standard output")
 	flags.StringVar(&f.table, "table", "", `show one table only: "NAME", or "FAMILY NAME" as in "ip filter"`)
 	flags.BoolVar(&f.handles, "handles", false, "show the kernel's handle of each object")
 	flags.BoolVar(&f.noCounters, "no-counters", false, "leave out the numbers of counters")
@@ -62,7 +68,7 @@ or CAP_NET_ADMIN.`,
 	dockerFlag(cmd, &f.docker)
 	flags.StringVar(&f.color, "color", "auto", "auto, always or never; auto is for a terminal without NO_COLOR")
 	flags.IntVar(&f.width, "width", 0, "columns of prose (default: the terminal's, at most 100)")
-	completeWords(cmd, map[string][]string{"format": {"text", "nft", "json"}, "color": {"auto", "always", "never"}})
+	completeWords(cmd, map[string][]string{"format": {"text", "nft", "json", "html"}, "color": {"auto", "always", "never"}})
 	return cmd
 }
 
@@ -75,7 +81,7 @@ func completeWords(cmd *cobra.Command, flags map[string][]string) {
 }
 
 func runInspect(ctx context.Context, f inspectFlags, out, errOut io.Writer) error {
-	if err := checkFormat(f.format, "text", "nft", "json"); err != nil {
+	if err := checkFormat(f.format, "text", "nft", "json", "html"); err != nil {
 		return err
 	}
 	options, err := f.options()
@@ -97,8 +103,11 @@ func runInspect(ctx context.Context, f inspectFlags, out, errOut io.Writer) erro
 		fmt.Fprintln(errOut, "nftnet: names are missing:", err)
 	}
 	model := inspect.NewModel(rs, names)
-	if f.format == "json" {
+	switch f.format {
+	case "json":
 		return view.JSON(out, model, options)
+	case "html":
+		return view.HTML(out, model, options, thisPage())
 	}
 	return view.Text(out, model, options)
 }
