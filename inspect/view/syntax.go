@@ -68,7 +68,7 @@ func (x *lexer) word(w string) {
 		if n := len(x.out); n > 0 && x.out[n-1].To == "" && x.count > 0 {
 			class = x.out[n-1].Class
 		}
-		x.add(w, class, "")
+		x.add(visible(w), class, "")
 		return
 	}
 	class, to := x.look(w)
