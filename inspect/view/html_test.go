@@ -64,6 +64,9 @@ func TestHTMLShowsWhatTextShows(t *testing.T) {
 				if !strings.Contains(page, r.String()) {
 					t.Errorf("the page lacks %q", r)
 				}
+				if words, ok := r.IPTables(); ok && strings.Contains(r.String(), "xt ") && !strings.Contains(page, "iptables "+words) {
+					t.Errorf("the page lacks %q", words)
+				}
 			}
 		}
 		for _, s := range table.Sets {
@@ -128,7 +131,8 @@ func evilModel() *inspect.Model {
 	in := ruleset.Meta{Key: ruleset.MetaIIFName}
 	return inspect.NewModel(ruleset.Ruleset{Tables: []ruleset.Table{{
 		Family: ruleset.FamilyInet, Name: evil, Comment: evil, Sets: []ruleset.Set{set},
-		Objects: []ruleset.Object{{Kind: "counter", Name: evil, State: ruleset.Counter{}, Comment: evil}},
+		Flowtables: []ruleset.Flowtable{{Name: evil, Hook: ruleset.HookIngress, Devices: []string{evil}}},
+		Objects:    []ruleset.Object{{Kind: "counter", Name: evil, State: ruleset.Counter{}, Comment: evil}},
 		Chains: []ruleset.Chain{
 			{Name: evil, Comment: "\u202e" + evil, Base: &ruleset.Base{Type: "filter", Hook: ruleset.HookInput, Policy: ruleset.Accept}, Rules: []ruleset.Rule{
 				ruleset.NewRule(ruleset.JumpTo("javascript:alert(1)")).Because(evil + "\x00\x1b[2J\u202e"),
@@ -152,7 +156,7 @@ func TestHTMLEscapes(t *testing.T) {
 			t.Errorf("the page holds %q", bad)
 		}
 	}
-	if n := strings.Count(page, "&lt;script&gt;alert(1)"); n < 12 {
+	if n := strings.Count(page, "&lt;script&gt;alert(1)"); n < 14 {
 		t.Errorf("the name is shown %d times", n)
 	}
 	if !strings.Contains(page, `\u202e`) {

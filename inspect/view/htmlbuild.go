@@ -38,7 +38,9 @@ type htmlItem struct {
 	N      int
 	Handle uint64
 	Code   []span
-	Notes  []htmlNote
+	// IPTables is the rule in the words of iptables-save, where it has some.
+	IPTables string
+	Notes    []htmlNote
 }
 
 // htmlBuilder makes a page of a model.
@@ -112,11 +114,13 @@ func (h *htmlBuilder) table(t *ruleset.Table) htmlTable {
 			out.Sets = append(out.Sets, h.set(o, s))
 		}
 	}
+	f := h.o.format()
+	f.Handles = false
 	for _, object := range t.Objects {
-		f := h.o.format()
-		f.Handles = false
-		text := strings.TrimSpace(object.Text(f))
-		out.Objects = append(out.Objects, htmlItem{Handle: object.Handle, Code: h.code(oneIndent(text), o)})
+		out.Objects = append(out.Objects, htmlItem{Handle: object.Handle, Code: h.code(outdented(object.Text(f)), o)})
+	}
+	for _, ft := range t.Flowtables {
+		out.Objects = append(out.Objects, htmlItem{Handle: ft.Handle, Code: h.code(outdented(ft.Text(f)), o)})
 	}
 	return out
 }
@@ -137,10 +141,15 @@ func (h *htmlBuilder) chain(table inspect.Object, c *ruleset.Chain) htmlBlock {
 	o.Kind = inspect.KindRule
 	for i, r := range c.Rules {
 		o.Index = i
-		out.Items = append(out.Items, htmlItem{
+		item := htmlItem{
 			ID: anchor(o), N: i + 1, Handle: r.Handle, Notes: h.notes(o),
-			Code: h.code(r.Text(ruleset.Format{Stateless: h.o.HideCounters}), table),
-		})
+			// A chain inside of a rule is written with the indent of a table.
+			Code: h.code(strings.ReplaceAll(r.Text(ruleset.Format{Stateless: h.o.HideCounters}), "\n\t\t", "\n"), table),
+		}
+		if words, ok := r.IPTables(); ok && fromIPTables(r) {
+			item.IPTables = visible(words)
+		}
+		out.Items = append(out.Items, item)
 	}
 	return out
 }
@@ -172,5 +181,7 @@ func inner(text string) string {
 	return strings.Join(lines, "\n")
 }
 
-// oneIndent takes the indent of a table's content from all lines but the first.
-func oneIndent(text string) string { return strings.ReplaceAll(text, "\n\t", "\n") }
+// outdented takes the indent of a table's content from all lines.
+func outdented(text string) string {
+	return strings.ReplaceAll(strings.TrimSpace(text), "\n\t", "\n")
+}

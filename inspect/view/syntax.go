@@ -62,7 +62,7 @@ func (x *lexer) add(text, class, to string) {
 }
 
 func (x *lexer) word(w string) {
-	if strings.TrimSpace(w) == "" {
+	if strings.Trim(w, " \t\n") == "" {
 		// Blanks belong to what stands before them, unless that is a link.
 		class := ""
 		if n := len(x.out); n > 0 && x.out[n-1].To == "" && x.count > 0 {
