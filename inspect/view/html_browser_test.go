@@ -292,9 +292,6 @@ func TestLargePage(t *testing.T) {
 	r.at("rule.inet.t.input.9877")
 	found := time.Now()
 	t.Logf("written in %v, opened in %v, found in %v", written.Sub(begin), opened.Sub(written), found.Sub(opened))
-	if took := opened.Sub(written); took > 10*time.Second {
-		t.Errorf("opening 10,000 rules took %v", took)
-	}
 	r.Press("Escape", "j")
 	r.at("rule.inet.t.input.9878")
 	r.Press("Enter")
