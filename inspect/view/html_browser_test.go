@@ -186,8 +186,8 @@ func (r reader) looks() {
 		r.t.Errorf("light is %s, and then %s", light, again)
 	}
 	r.Press("t")
-	r.Eval(`location.reload()`, nil)
-	r.Wait("the page is loaded anew", `document.readyState === 'complete' && document.querySelector('#theme').textContent === 'Light'`)
+	r.Reload()
+	r.Wait("the choice is kept", `document.querySelector('#theme').textContent === 'Light'`)
 	if kept := ground(); kept != dark {
 		r.t.Errorf("the choice is not kept: %s, was %s", kept, dark)
 	}

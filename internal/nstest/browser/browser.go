@@ -101,6 +101,14 @@ func (b *Browser) Open(url string) {
 	b.Wait("the page is loaded", `document.readyState === 'complete' && location.href !== 'about:blank'`)
 }
 
+// Reload loads the page anew and waits until it is whole.
+func (b *Browser) Reload() {
+	b.t.Helper()
+	b.Eval(`void (window.beforeReload = true)`, nil)
+	b.call("Page.reload", nil, nil)
+	b.Wait("the page is loaded anew", `!window.beforeReload && document.readyState === 'complete'`)
+}
+
 // Size sets the size of the page's window in pixels of its style.
 func (b *Browser) Size(width, height int) {
 	b.t.Helper()
