@@ -99,6 +99,24 @@ func (t *text) table(table *ruleset.Table) {
 			t.set(o, s)
 		}
 	}
+	for _, x := range table.Objects {
+		t.plain(x.Text(t.o.format()))
+	}
+	for _, x := range table.Flowtables {
+		t.plain(x.Text(t.o.format()))
+	}
+}
+
+// plain writes what stands in a table in nft's words alone.
+func (t *text) plain(block string) {
+	head, rest, _ := strings.Cut(strings.TrimSpace(block), "\n")
+	t.line(2, t.style.header, strings.TrimSuffix(head, " {"))
+	for l := range strings.Lines(strings.TrimSuffix(rest, "}")) {
+		if l = strings.TrimSpace(l); l != "" {
+			t.line(4, t.style.nft, l)
+		}
+	}
+	t.blank()
 }
 
 func (t *text) handle(h uint64) string {
@@ -123,7 +141,13 @@ func (t *text) chain(table inspect.Object, c *ruleset.Chain) {
 	o.Kind = inspect.KindRule
 	for i, r := range c.Rules {
 		o.Index = i
-		t.line(2, t.style.nft, fmt.Sprintf("%4d  %s%s", i+1, r.Text(t.o.format()), t.handle(r.Handle)))
+		// A chain within a rule is of several lines.
+		first, rest, _ := strings.Cut(r.Text(t.o.format())+t.handle(r.Handle), "\n")
+		t.line(2, t.style.nft, fmt.Sprintf("%4d  %s", i+1, first))
+		for l := range strings.Lines(rest) {
+			indent := len(l) - len(strings.TrimLeft(l, "\t"))
+			t.line(8+2*max(0, indent-2), t.style.nft, strings.TrimSpace(l))
+		}
 		if words, ok := r.IPTables(); ok && fromIPTables(r) {
 			t.line(10, t.style.nft, "iptables "+words)
 		}
