@@ -142,6 +142,8 @@ const (
 	TopicCounter Topic = "counter"
 	// TopicCustom says what is customary about a well-known object.
 	TopicCustom Topic = "custom"
+	// TopicMaker says who most likely made the object.
+	TopicMaker Topic = "maker"
 	// TopicObstacle says what is in the way of a network's packets.
 	TopicObstacle Topic = "obstacle"
 )

@@ -79,6 +79,23 @@ var English = Catalogue{
 		"table.flag.owner":   "It belongs to one running program: others cannot change it, and it goes when the program ends (unless it is also marked persist).",
 		"table.flag.persist": "It stays when the program that owns it ends.",
 
+		// Who made tables and chains. A reason stands behind "because".
+		"maker":              "It looks made by {maker}, because {because}.",
+		"maker.version":      "{name} {version}",
+		"maker.backend":      "{name} with {backend}",
+		"maker.name":         "it is called {name}",
+		"maker.has.one":      "it has chain {chains}",
+		"maker.has.many":     "it has chains {chains}",
+		"maker.beside.one":   "chain {chains} is beside it",
+		"maker.beside.many":  "chains {chains} are beside it",
+		"maker.in.one":       "table {table} has chain {chains}",
+		"maker.in.many":      "table {table} has chains {chains}",
+		"maker.owned":        "it belongs to a running program",
+		"maker.builtin.one":  "its base chain {chains} has the name, hook and priority of one of iptables",
+		"maker.builtin.many": "its base chains {chains} have the names, hooks and priorities of those of iptables",
+		"maker.extended":     "it holds extensions of iptables",
+		"maker.counts":       "all its rules count, as iptables always has them do",
+
 		// Chains.
 		"chain.other":            "{chain} of table {family} {table}",
 		"chain.base":             "A base chain of type {type}: the kernel calls it at {hooks} for {packets}, at priority {priority}.",
