@@ -2,13 +2,11 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
 	"slices"
 	"strings"
-	"syscall"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -16,7 +14,6 @@ import (
 	"nftnet/inspect"
 	"nftnet/inspect/view"
 	"nftnet/internal/engine"
-	"nftnet/internal/kernel"
 	"nftnet/internal/ruleset"
 )
 
@@ -26,6 +23,7 @@ type inspectFlags struct {
 	width                        int
 	handles, noCounters, brief   bool
 	noExplain, all               bool
+	save                         string
 }
 
 func inspectCommand() *cobra.Command {
@@ -45,9 +43,13 @@ or CAP_NET_ADMIN.`,
   nftnet inspect --table nftnet        one table
   nftnet inspect --brief               hooks and chains only
   nftnet inspect --format nft          as nft list ruleset prints it
-  nftnet inspect --format json         for programs`,
+  nftnet inspect --format json         for programs
+  nftnet inspect --save FILE           keep it, to compare with later`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if f.save != "" {
+				return saveSnapshot(f.save)
+			}
 			return runInspect(cmd.Context(), f, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
@@ -62,6 +64,8 @@ or CAP_NET_ADMIN.`,
 	dockerFlag(cmd, &f.docker)
 	flags.StringVar(&f.color, "color", "auto", "auto, always or never; auto is for a terminal without NO_COLOR")
 	flags.IntVar(&f.width, "width", 0, "columns of prose (default: the terminal's, at most 100)")
+	flags.StringVar(&f.save, "save", "", `write the ruleset to a file for "nftnet inspect diff", and print nothing`)
+	cmd.AddCommand(diffCommand())
 	completeWords(cmd, map[string][]string{"format": {"text", "nft", "json"}, "color": {"auto", "always", "never"}})
 	return cmd
 }
@@ -144,18 +148,7 @@ func terminalWidth() int {
 	return min(w, maxWidth)
 }
 
-func readRuleset(ctx context.Context) (ruleset.Ruleset, error) {
-	conn, err := kernel.Open()
-	if err != nil {
-		return ruleset.Ruleset{}, err
-	}
-	defer conn.Close()
-	rs, err := inspect.Read(ctx, conn)
-	if errors.Is(err, syscall.EPERM) {
-		return rs, fmt.Errorf("reading the ruleset needs root, or CAP_NET_ADMIN: %w", err)
-	}
-	return rs, err
-}
+func readRuleset(ctx context.Context) (ruleset.Ruleset, error) { return readSource(ctx, liveSource) }
 
 func hasTable(rs ruleset.Ruleset, o view.Options) bool {
 	for _, t := range rs.Tables {

@@ -18,6 +18,9 @@ const (
 	KindRule    Kind = "rule"
 	KindSet     Kind = "set"
 	KindElement Kind = "element"
+	// KindState is a named object of a table, or a flow table; its Set holds the
+	// kind and the name. Only a [Change] is about one.
+	KindState Kind = "object"
 )
 
 // Object names something in a [Model]. Objects are comparable.
@@ -57,6 +60,8 @@ func (o Object) String() string {
 		return fmt.Sprintf("rule %s %s %d", table, o.Chain, o.Index+1)
 	case KindSet:
 		return fmt.Sprintf("set %s %s", table, o.Set)
+	case KindState:
+		return fmt.Sprintf("object %s %s", table, o.Set)
 	case KindElement:
 		return fmt.Sprintf("element %s %s %d", table, o.Set, o.Index+1)
 	}

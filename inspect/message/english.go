@@ -96,6 +96,27 @@ var English = Catalogue{
 		"maker.extended":     "it holds extensions of iptables",
 		"maker.counts":       "all its rules count, as iptables always has them do",
 
+		// What is different between two rulesets.
+		"change.table.added":     "Table {table} is new.",
+		"change.table.removed":   "Table {table} is gone.",
+		"change.table.altered":   "Table {table} has other flags or another comment.",
+		"change.state.added":     "The {name} is new.",
+		"change.state.removed":   "The {name} is gone.",
+		"change.state.altered":   "The {name} is defined otherwise.",
+		"change.set.added":       "The {set} is new.",
+		"change.set.removed":     "The {set} is gone.",
+		"change.set.altered":     "The {set} is defined otherwise.",
+		"change.element.added":   "New: {what}",
+		"change.element.removed": "Gone: {what}",
+		"change.element.altered": "Now: {what}",
+		"change.chain.added":     "Chain {chain} is new.",
+		"change.chain.removed":   "Chain {chain} is gone.",
+		"change.chain.altered":   "Chain {chain} is defined otherwise.",
+		"change.rule.added":      "New: {what}",
+		"change.rule.removed":    "Gone: {what}",
+		"change.rule.moved":      "Moved from place {from} to {number}: {what}",
+		"change.policy":          "Its policy was {was}. {what}",
+
 		// Chains.
 		"chain.other":            "{chain} of table {family} {table}",
 		"chain.base":             "A base chain of type {type}: the kernel calls it at {hooks} for {packets}, at priority {priority}.",
