@@ -24,6 +24,7 @@ type inspectFlags struct {
 	handles, noCounters, brief   bool
 	noExplain, all               bool
 	save                         string
+	watch                        watchFlags
 }
 
 func inspectCommand() *cobra.Command {
@@ -44,11 +45,18 @@ or CAP_NET_ADMIN.`,
   nftnet inspect --brief               hooks and chains only
   nftnet inspect --format nft          as nft list ruleset prints it
   nftnet inspect --format json         for programs
-  nftnet inspect --save FILE           keep it, to compare with later`,
+  nftnet inspect --save FILE           keep it, to compare with later
+  nftnet inspect --watch               who changes what, as it happens`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if f.save != "" {
+			if err := f.checkWatch(cmd); err != nil {
+				return err
+			}
+			switch {
+			case f.save != "":
 				return saveSnapshot(f.save)
+			case f.watch.on:
+				return runWatch(cmd.Context(), f, cmd.OutOrStdout(), cmd.ErrOrStderr())
 			}
 			return runInspect(cmd.Context(), f, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
@@ -65,6 +73,7 @@ or CAP_NET_ADMIN.`,
 	flags.StringVar(&f.color, "color", "auto", "auto, always or never; auto is for a terminal without NO_COLOR")
 	flags.IntVar(&f.width, "width", 0, "columns of prose (default: the terminal's, at most 100)")
 	flags.StringVar(&f.save, "save", "", `write the ruleset to a file for "nftnet inspect diff", and print nothing`)
+	f.watch.register(cmd)
 	cmd.AddCommand(diffCommand())
 	completeWords(cmd, map[string][]string{"format": {"text", "nft", "json"}, "color": {"auto", "always", "never"}})
 	return cmd

@@ -117,6 +117,14 @@ var English = Catalogue{
 		"change.rule.moved":      "Moved from place {from} to {number}: {what}",
 		"change.policy":          "Its policy was {was}. {what}",
 
+		// Following a ruleset.
+		"follow.begin":   "Generation {generation}, {tables}. Changes are told as they happen.",
+		"follow.by":      "Changed by {by}, generation {generation}:",
+		"follow.process": "{process} (pid {pid})",
+		"follow.lost":    "Messages of the kernel were lost; by generation {generation} this changed, nobody knows by whom:",
+		"follow.itself":  "Changed by packets, or by time:",
+		"follow.nothing": "Nothing is different: counters, handles, or what was undone at once.",
+
 		// Chains.
 		"chain.other":            "{chain} of table {family} {table}",
 		"chain.base":             "A base chain of type {type}: the kernel calls it at {hooks} for {packets}, at priority {priority}.",

@@ -26,7 +26,7 @@ type Event struct {
 	Generation Generation
 	// Tables are the tables that the change touched.
 	Tables []TableName
-	// Sets are the sets of which elements were added or deleted.
+	// Sets are the sets that the change touched, they themselves or their elements.
 	Sets []SetName
 	// Overrun says that messages were lost: anything may have changed.
 	Overrun bool
@@ -125,7 +125,9 @@ func (w *Watch) message(h header, body []byte) error {
 		// itself.
 		t := TableName{familyByNum[body[0]], as.str(unix.NFTA_TABLE_NAME)}
 		w.pending[t] = true
-		if m := h.typ & 0xff; m == unix.NFT_MSG_NEWSETELEM || m == unix.NFT_MSG_DELSETELEM {
+		switch h.typ & 0xff {
+		case unix.NFT_MSG_NEWSET, unix.NFT_MSG_DELSET, unix.NFT_MSG_NEWSETELEM, unix.NFT_MSG_DELSETELEM:
+			// The second attribute of both names the set.
 			w.sets[SetName{t, as.str(unix.NFTA_SET_ELEM_LIST_SET)}] = true
 		}
 		return nil
