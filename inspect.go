@@ -109,6 +109,7 @@ func runInspect(ctx context.Context, f inspectFlags, out, errOut io.Writer) erro
 	if err != nil {
 		fmt.Fprintln(errOut, "nftnet: names are missing:", err)
 	}
+	names.Listening = hostListeners()
 	model := inspect.NewModel(rs, names)
 	if f.format == "json" {
 		return view.JSON(out, model, options)

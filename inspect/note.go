@@ -149,6 +149,8 @@ const (
 	TopicCustom Topic = "custom"
 	// TopicMaker says who most likely made the object.
 	TopicMaker Topic = "maker"
+	// TopicListener says which program answers where a rule leads to a port.
+	TopicListener Topic = "listener"
 	// TopicObstacle says what is in the way of a network's packets.
 	TopicObstacle Topic = "obstacle"
 )

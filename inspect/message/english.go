@@ -117,6 +117,13 @@ var English = Catalogue{
 		"change.rule.moved":      "Moved from place {from} to {number}: {what}",
 		"change.policy":          "Its policy was {was}. {what}",
 
+		// Who listens.
+		"listen.nothing": "Nothing listens on {port} now.",
+		"listen.by":      "On {port} listens {programs}.",
+		"listen.program": "{process} (pid {pid})",
+		"listen.unseen":  "the kernel, or a program that cannot be seen",
+		"listen.at":      "{program} at {addr}",
+
 		// Following a ruleset.
 		"follow.begin":   "Generation {generation}, {tables}. Changes are told as they happen.",
 		"follow.by":      "Changed by {by}, generation {generation}:",
