@@ -2,13 +2,11 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
 	"slices"
 	"strings"
-	"syscall"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -16,7 +14,6 @@ import (
 	"nftnet/inspect"
 	"nftnet/inspect/view"
 	"nftnet/internal/engine"
-	"nftnet/internal/kernel"
 	"nftnet/internal/ruleset"
 )
 
@@ -27,6 +24,8 @@ type inspectFlags struct {
 	width                        int
 	handles, noCounters, brief   bool
 	noExplain, all               bool
+	save                         string
+	watch                        watchFlags
 }
 
 func inspectCommand() *cobra.Command {
@@ -48,9 +47,20 @@ or CAP_NET_ADMIN.`,
   nftnet inspect --format nft          as nft list ruleset prints it
   nftnet inspect --format json         for programs
   nftnet inspect --format html --output firewall.html
-                                       one page for a browser`,
+                                       one page for a browser
+  nftnet inspect --save FILE           keep it, to compare with later
+  nftnet inspect --watch               who changes what, as it happens`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := f.checkWatch(cmd); err != nil {
+				return err
+			}
+			switch {
+			case f.save != "":
+				return saveSnapshot(f.save)
+			case f.watch.on:
+				return runWatch(cmd.Context(), f, cmd.OutOrStdout(), cmd.ErrOrStderr())
+			}
 			return writeOutput(f.output, cmd.OutOrStdout(), func(out io.Writer) error {
 				return runInspect(cmd.Context(), f, out, cmd.ErrOrStderr())
 			})
@@ -68,6 +78,9 @@ or CAP_NET_ADMIN.`,
 	dockerFlag(cmd, &f.docker)
 	flags.StringVar(&f.color, "color", "auto", "auto, always or never; auto is for a terminal without NO_COLOR")
 	flags.IntVar(&f.width, "width", 0, "columns of prose (default: the terminal's, at most 100)")
+	flags.StringVar(&f.save, "save", "", `write the ruleset to a file for "nftnet inspect diff", and print nothing`)
+	f.watch.register(cmd)
+	cmd.AddCommand(diffCommand())
 	completeWords(cmd, map[string][]string{"format": {"text", "nft", "json", "html"}, "color": {"auto", "always", "never"}})
 	return cmd
 }
@@ -102,6 +115,7 @@ func runInspect(ctx context.Context, f inspectFlags, out, errOut io.Writer) erro
 	if err != nil {
 		fmt.Fprintln(errOut, "nftnet: names are missing:", err)
 	}
+	names.Listening = hostListeners()
 	model := inspect.NewModel(rs, names)
 	switch f.format {
 	case "json":
@@ -153,18 +167,7 @@ func terminalWidth() int {
 	return min(w, maxWidth)
 }
 
-func readRuleset(ctx context.Context) (ruleset.Ruleset, error) {
-	conn, err := kernel.Open()
-	if err != nil {
-		return ruleset.Ruleset{}, err
-	}
-	defer conn.Close()
-	rs, err := inspect.Read(ctx, conn)
-	if errors.Is(err, syscall.EPERM) {
-		return rs, fmt.Errorf("reading the ruleset needs root, or CAP_NET_ADMIN: %w", err)
-	}
-	return rs, err
-}
+func readRuleset(ctx context.Context) (ruleset.Ruleset, error) { return readSource(ctx, liveSource) }
 
 func hasTable(rs ruleset.Ruleset, o view.Options) bool {
 	for _, t := range rs.Tables {

@@ -31,7 +31,13 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := root().ExecuteContext(ctx)
 	stop()
+	var status exitStatus
 	switch {
+	case errors.As(err, &status):
+		if status.err != nil {
+			fmt.Fprintln(os.Stderr, "nftnet:", status.err)
+		}
+		os.Exit(status.code)
 	case errors.Is(err, errObstacle):
 		// What is wrong has been printed.
 		os.Exit(1)

@@ -42,7 +42,7 @@ func (m *Model) chainNotes(info *chainInfo) []Note {
 		}
 		add(Info, TopicNAT, m.say.Say(id))
 	}
-	return notes
+	return append(notes, m.makerNotes(info.object)...)
 }
 
 // baseWhat says when the kernel calls a base chain.

@@ -163,5 +163,5 @@ func (m *Model) tableNotes(o Object, t *ruleset.Table) []Note {
 		}
 		notes = append(notes, n)
 	}
-	return notes
+	return append(notes, m.makerNotes(o)...)
 }

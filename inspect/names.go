@@ -11,6 +11,9 @@ import (
 type Names struct {
 	Networks  []Network
 	Endpoints []Endpoint
+	// Listening is who waits for clients on the host of the ruleset; nil where that
+	// is not known.
+	Listening *Listening
 }
 
 // Network is a network as Docker knows it.
@@ -41,6 +44,7 @@ type Endpoint struct {
 type nameIndex struct {
 	networks  []Network
 	endpoints []Endpoint
+	listening *Listening
 	byBridge  map[string]int
 	byAddr    map[netip.Addr]addrName
 	byPrefix  map[netip.Prefix]int
@@ -56,7 +60,7 @@ const none = -1
 
 func newNameIndex(n Names) *nameIndex {
 	x := &nameIndex{
-		networks: slices.Clone(n.Networks), endpoints: slices.Clone(n.Endpoints),
+		networks: slices.Clone(n.Networks), endpoints: slices.Clone(n.Endpoints), listening: n.Listening,
 		byBridge: map[string]int{}, byAddr: map[netip.Addr]addrName{}, byPrefix: map[netip.Prefix]int{},
 	}
 	slices.SortFunc(x.networks, func(a, b Network) int { return strings.Compare(a.ID, b.ID) })

@@ -18,6 +18,9 @@ const (
 	KindRule    Kind = "rule"
 	KindSet     Kind = "set"
 	KindElement Kind = "element"
+	// KindState is a named object of a table, or a flow table; its Set holds the
+	// kind and the name. Only a [Change] is about one.
+	KindState Kind = "object"
 )
 
 // Object names something in a [Model]. Objects are comparable.
@@ -57,6 +60,8 @@ func (o Object) String() string {
 		return fmt.Sprintf("rule %s %s %d", table, o.Chain, o.Index+1)
 	case KindSet:
 		return fmt.Sprintf("set %s %s", table, o.Set)
+	case KindState:
+		return fmt.Sprintf("object %s %s", table, o.Set)
 	case KindElement:
 		return fmt.Sprintf("element %s %s %d", table, o.Set, o.Index+1)
 	}
@@ -142,6 +147,10 @@ const (
 	TopicCounter Topic = "counter"
 	// TopicCustom says what is customary about a well-known object.
 	TopicCustom Topic = "custom"
+	// TopicMaker says who most likely made the object.
+	TopicMaker Topic = "maker"
+	// TopicListener says which program answers where a rule leads to a port.
+	TopicListener Topic = "listener"
 	// TopicObstacle says what is in the way of a network's packets.
 	TopicObstacle Topic = "obstacle"
 )

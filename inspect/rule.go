@@ -213,7 +213,7 @@ func (s *scope) notes() []Note {
 			Evidence: []Evidence{s.m.evidence(s.info.object.rule(by))},
 		})
 	}
-	for _, n := range s.interfaces() {
+	for _, n := range append(s.interfaces(), s.listeners()...) {
 		n.Object = o
 		notes = append(notes, n)
 	}

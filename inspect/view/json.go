@@ -72,6 +72,7 @@ type Table struct {
 	Name   string   `json:"name"`
 	Flags  []string `json:"flags,omitempty"`
 	Handle uint64   `json:"handle,omitempty"`
+	Maker  *Maker   `json:"maker,omitempty"`
 	Notes  []Note   `json:"notes"`
 	Chains []Chain  `json:"chains"`
 	Sets   []Set    `json:"sets"`
@@ -91,6 +92,7 @@ type Chain struct {
 	Devices  []string `json:"devices,omitempty"`
 	// Callers are the rules by which packets get to the chain.
 	Callers []Caller `json:"callers,omitempty"`
+	Maker   *Maker   `json:"maker,omitempty"`
 	Notes   []Note   `json:"notes"`
 	Rules   []Rule   `json:"rules"`
 }
@@ -233,7 +235,7 @@ func (d documents) table(t *ruleset.Table) Table {
 	o := inspect.Object{Kind: inspect.KindTable, Family: t.Family, Table: t.Name}
 	out := Table{
 		Family: string(t.Family), Name: t.Name, Flags: t.Flags, Handle: t.Handle,
-		Notes: d.notes(o), Chains: []Chain{}, Sets: []Set{},
+		Maker: makerOf(d.m, o), Notes: d.notes(o), Chains: []Chain{}, Sets: []Set{},
 	}
 	for _, c := range d.m.Order(t) {
 		out.Chains = append(out.Chains, d.chain(o, c))
@@ -248,7 +250,7 @@ func (d documents) table(t *ruleset.Table) Table {
 
 func (d documents) chain(o inspect.Object, c *ruleset.Chain) Chain {
 	o.Kind, o.Chain = inspect.KindChain, c.Name
-	out := Chain{Name: c.Name, Handle: c.Handle, Notes: d.notes(o), Rules: []Rule{}}
+	out := Chain{Name: c.Name, Handle: c.Handle, Maker: makerOf(d.m, o), Notes: d.notes(o), Rules: []Rule{}}
 	if b := c.Base; b != nil {
 		out.NFT, out.Type, out.Hook = b.String(), b.Type, string(b.Hook)
 		out.Priority, out.Policy, out.Devices = &b.Priority, string(b.Policy), b.Devices

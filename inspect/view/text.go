@@ -19,7 +19,7 @@ const shownElements = 20
 // meets them, then each table with its chains, rules and sets, each in nft's
 // words with the explanation below it.
 func Text(w io.Writer, m *inspect.Model, o Options) error {
-	t := &text{w: bufio.NewWriter(w), m: m, o: o, style: newPalette(o.Color)}
+	t := newText(w, m, o)
 	t.opening()
 	for i := range m.Ruleset.Tables {
 		if table := &m.Ruleset.Tables[i]; o.shows(table) {
@@ -36,6 +36,10 @@ type text struct {
 	m     *inspect.Model
 	o     Options
 	style palette
+}
+
+func newText(w io.Writer, m *inspect.Model, o Options) *text {
+	return &text{w: bufio.NewWriter(w), m: m, o: o, style: newPalette(o.Color)}
 }
 
 // line writes a line of one style behind an indent.

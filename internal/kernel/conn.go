@@ -266,18 +266,39 @@ const readTries = 20
 // Read reads the ruleset as it is at one moment: a read during which the
 // ruleset changed is made again.
 func (c *Conn) Read(f Filter) (rs.Ruleset, error) {
-	var out rs.Ruleset
-	err := c.retried(func() (err error) {
-		r := reader{sock: c.sock, filter: f, known: map[string]knownSet{}}
-		err = c.readOnce(&r)
-		out = r.out
-		return err
-	})
-	if err != nil {
-		return rs.Ruleset{}, err
+	out, _, err := c.ReadAt(f)
+	return out, err
+}
+
+// ReadAt is Read that says of which generation the ruleset is.
+func (c *Conn) ReadAt(f Filter) (rs.Ruleset, Generation, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	out, gen, err := c.readRetried(func() (rs.Ruleset, error) { return readAll(c.sock, f) })
+	if err == nil {
+		c.nameInterfaces(&out)
 	}
-	c.nameInterfaces(&out)
-	return out, nil
+	return out, gen, err
+}
+
+// readRetried reads until the ruleset does not change meanwhile; c.mu is held.
+func (c *Conn) readRetried(read func() (rs.Ruleset, error)) (rs.Ruleset, Generation, error) {
+	var err error
+	for range readTries {
+		var out rs.Ruleset
+		var gen Generation
+		out, gen, err = c.readOnce(read)
+		switch {
+		case err == nil:
+			return out, gen, nil
+		case errors.Is(err, errInterrupted), errors.Is(err, syscall.ENOENT), errors.Is(err, syscall.EINTR):
+			c.sock.drain()
+		default:
+			c.sock.drain()
+			return rs.Ruleset{}, Generation{}, fmt.Errorf("read the ruleset: %w", err)
+		}
+	}
+	return rs.Ruleset{}, Generation{}, fmt.Errorf("read the ruleset, tried %d times: %w", readTries, err)
 }
 
 // nameInterfaces gives the numbers of interfaces their names, which are asked
@@ -298,187 +319,18 @@ func (c *Conn) linkNames() func(uint64) string {
 	}
 }
 
-// retried reads until the ruleset held still meanwhile.
-func (c *Conn) retried(read func() error) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	var err error
-	for range readTries {
-		err = read()
-		switch {
-		case err == nil:
-			return nil
-		case errors.Is(err, errInterrupted), errors.Is(err, syscall.ENOENT), errors.Is(err, syscall.EINTR):
-			c.sock.drain()
-		default:
-			c.sock.drain()
-			return fmt.Errorf("read the ruleset: %w", err)
-		}
-	}
-	return fmt.Errorf("read the ruleset, tried %d times: %w", readTries, err)
-}
-
-func (c *Conn) readOnce(r *reader) error {
+func (c *Conn) readOnce(read func() (rs.Ruleset, error)) (rs.Ruleset, Generation, error) {
 	before, err := c.sock.generation()
 	if err != nil {
-		return err
+		return rs.Ruleset{}, Generation{}, err
 	}
-	if err := r.read(); err != nil {
-		return err
+	out, err := read()
+	if err != nil {
+		return rs.Ruleset{}, Generation{}, err
 	}
 	after, err := c.sock.generation()
-	if err != nil {
-		return err
+	if err == nil && before.ID != after.ID {
+		err = errInterrupted
 	}
-	if before.ID != after.ID {
-		return errInterrupted
-	}
-	return nil
-}
-
-// reader reads one generation of the ruleset.
-type reader struct {
-	sock   *socket
-	filter Filter
-	out    rs.Ruleset
-	// known is what the kernel says of each set, by family, table and name.
-	known map[string]knownSet
-	// visitor gets the rules one by one, where there is one; links are the names
-	// of interfaces for them.
-	visitor Visitor
-	links   func(uint64) string
-}
-
-func (r *reader) read() error {
-	number := families[r.filter.Family]
-	if err := r.sock.dump(unix.NFT_MSG_GETTABLE, number, nil, r.table); err != nil {
-		return err
-	}
-	if err := r.sock.dump(unix.NFT_MSG_GETOBJ, number, nil, r.object); err != nil {
-		return err
-	}
-	if err := r.sock.dump(unix.NFT_MSG_GETSET, number, nil, r.set); err != nil {
-		return err
-	}
-	if err := r.sock.dump(unix.NFT_MSG_GETFLOWTABLE, number, nil, r.flowtable); err != nil {
-		return err
-	}
-	if err := r.sock.dump(unix.NFT_MSG_GETCHAIN, number, nil, r.chain); err != nil {
-		return err
-	}
-	for i := range r.out.Tables {
-		if err := r.fill(&r.out.Tables[i]); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (r *reader) table(number uint8, as attrs, _ []byte) error {
-	family, name := familyByNum[number], as.str(unix.NFTA_TABLE_NAME)
-	if !r.filter.takes(family, name) {
-		return nil
-	}
-	r.out.Tables = append(r.out.Tables, decodeTable(family, as))
-	return nil
-}
-
-func (r *reader) object(number uint8, as attrs, _ []byte) error {
-	if t := r.out.Table(familyByNum[number], as.str(unix.NFTA_OBJ_TABLE)); t != nil {
-		t.Objects = append(t.Objects, decodeObject(as))
-	}
-	return nil
-}
-
-func (r *reader) set(number uint8, as attrs, _ []byte) error {
-	if t := r.out.Table(familyByNum[number], as.str(unix.NFTA_SET_TABLE)); t != nil {
-		s := decodeSet(as)
-		t.Sets = append(t.Sets, *s.Set)
-		r.known[setKey(t, s.Name)] = s
-	}
-	return nil
-}
-
-func (r *reader) flowtable(number uint8, as attrs, _ []byte) error {
-	const table = 1 // NFTA_FLOWTABLE_TABLE
-	if t := r.out.Table(familyByNum[number], as.str(table)); t != nil {
-		t.Flowtables = append(t.Flowtables, decodeFlowtable(as))
-	}
-	return nil
-}
-
-func setKey(t *rs.Table, set string) string { return string(t.Family) + " " + t.Name + " " + set }
-
-func (r *reader) chain(number uint8, as attrs, _ []byte) error {
-	if r.filter.Chain != "" && as.str(unix.NFTA_CHAIN_NAME) != r.filter.Chain {
-		return nil
-	}
-	if t := r.out.Table(familyByNum[number], as.str(unix.NFTA_CHAIN_TABLE)); t != nil {
-		t.Chains = append(t.Chains, decodeChain(t.Family, as))
-	}
-	return nil
-}
-
-// fill reads the elements of a table's sets, then the rules chain by chain: the
-// kernel walks a dump from its first rule for each message.
-func (r *reader) fill(t *rs.Table) error {
-	sets := make(map[string]knownSet, len(t.Sets))
-	for i := range t.Sets {
-		s := &t.Sets[i]
-		known := r.known[setKey(t, s.Name)]
-		known.Set = s
-		sets[s.Name] = known
-		if err := r.elements(t, s); err != nil {
-			return err
-		}
-	}
-	if r.visitor != nil {
-		return r.visit(t, sets)
-	}
-	for i := range t.Chains {
-		c := &t.Chains[i]
-		if err := r.rules(t, c, sets, func(rule rs.Rule) { c.Rules = append(c.Rules, rule) }); err != nil {
-			return err
-		}
-	}
-	joinAnonymous(t)
-	return nil
-}
-
-func (r *reader) elements(t *rs.Table, s *rs.Set) error {
-	lists, err := r.sock.elements(families[t.Family], t.Name, s.Name)
-	if err != nil {
-		return err
-	}
-	var all []rawElement
-	for _, list := range lists {
-		elements, err := parseAttrs(list.data)
-		if err != nil {
-			return err
-		}
-		for _, e := range elements {
-			all = append(all, decodeElement(s, e.nested()))
-		}
-	}
-	s.Elements = joinIntervals(s, all)
-	sortListed(s)
-	return nil
-}
-
-func (r *reader) rules(t *rs.Table, c *rs.Chain, sets map[string]knownSet, each func(rs.Rule)) error {
-	var m message
-	m.str(unix.NFTA_RULE_TABLE, t.Name)
-	m.str(unix.NFTA_RULE_CHAIN, c.Name)
-	return r.sock.dump(unix.NFT_MSG_GETRULE, families[t.Family], m.b, func(_ uint8, as attrs, _ []byte) error {
-		list, err := parseAttrs(as.bytes(unix.NFTA_RULE_EXPRESSIONS))
-		if err != nil {
-			return err
-		}
-		rule := rs.Rule{Handle: as.u64(unix.NFTA_RULE_HANDLE), Parts: decodeRule(t.Family, sets, list)}
-		if u, ok := as.get(unix.NFTA_RULE_USERDATA); ok {
-			rule.Comment = readComment(u.data, udataRuleComment)
-		}
-		each(rule)
-		return nil
-	})
+	return out, after, err
 }

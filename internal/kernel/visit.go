@@ -21,10 +21,14 @@ type Visitor interface {
 // Visit reads the ruleset as it is at one moment, as [Conn.Read] does, and
 // hands it to v, table by table.
 func (c *Conn) Visit(f Filter, v Visitor) error {
-	return c.retried(func() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_, _, err := c.readRetried(func() (rs.Ruleset, error) {
 		v.Restart()
-		return c.readOnce(&reader{sock: c.sock, filter: f, known: map[string]knownSet{}, visitor: v, links: c.linkNames()})
+		r := reader{sock: c.sock, filter: f, known: map[string]knownSet{}, visitor: v, links: c.linkNames()}
+		return rs.Ruleset{}, r.read()
 	})
+	return err
 }
 
 // visit hands a table over whose rules are not read yet. Chains that have no

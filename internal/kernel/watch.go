@@ -26,6 +26,8 @@ type Event struct {
 	Generation Generation
 	// Tables are the tables that the change touched.
 	Tables []TableName
+	// Sets are the sets that the change touched, they themselves or their elements.
+	Sets []SetName
 	// Overrun says that messages were lost: anything may have changed.
 	Overrun bool
 	// Port is the netlink port of the socket that sent the change.
@@ -36,6 +38,12 @@ type Event struct {
 type TableName struct {
 	Family rs.Family
 	Name   string
+}
+
+// SetName names a set or map.
+type SetName struct {
+	Table TableName
+	Name  string
 }
 
 // Touches says whether the event may have changed a table.
@@ -57,6 +65,7 @@ type Watch struct {
 	closed atomic.Bool
 	// pending are the tables of a change whose end was not seen yet.
 	pending map[TableName]bool
+	sets    map[SetName]bool
 	queue   []Event
 }
 
@@ -70,7 +79,7 @@ func OpenWatch() (*Watch, error) {
 	if err := s.conn.JoinGroup(nfnlGroupNFTables); err != nil {
 		return nil, errors.Join(fmt.Errorf("subscribe to changes of the ruleset: %w", err), s.close())
 	}
-	return &Watch{sock: s, pending: map[TableName]bool{}}, nil
+	return &Watch{sock: s, pending: map[TableName]bool{}, sets: map[SetName]bool{}}, nil
 }
 
 // Close ends the subscription, and a Next that waits.
@@ -88,6 +97,7 @@ func (w *Watch) Next() (Event, error) {
 		err := w.sock.receiveBy(time.Time{}, w.message)
 		if errors.Is(err, syscall.ENOBUFS) {
 			clear(w.pending)
+			clear(w.sets)
 			return Event{Overrun: true}, nil
 		}
 		if w.closed.Load() {
@@ -113,14 +123,24 @@ func (w *Watch) message(h header, body []byte) error {
 	if h.typ&0xff != unix.NFT_MSG_NEWGEN {
 		// The first attribute of every object names its table, that of a table
 		// itself.
-		w.pending[TableName{familyByNum[body[0]], as.str(unix.NFTA_TABLE_NAME)}] = true
+		t := TableName{familyByNum[body[0]], as.str(unix.NFTA_TABLE_NAME)}
+		w.pending[t] = true
+		switch h.typ & 0xff {
+		case unix.NFT_MSG_NEWSET, unix.NFT_MSG_DELSET, unix.NFT_MSG_NEWSETELEM, unix.NFT_MSG_DELSETELEM:
+			// The second attribute of both names the set.
+			w.sets[SetName{t, as.str(unix.NFTA_SET_ELEM_LIST_SET)}] = true
+		}
 		return nil
 	}
 	e := Event{Generation: decodeGeneration(as), Port: h.port}
 	for t := range w.pending {
 		e.Tables = append(e.Tables, t)
 	}
+	for set := range w.sets {
+		e.Sets = append(e.Sets, set)
+	}
 	clear(w.pending)
+	clear(w.sets)
 	w.queue = append(w.queue, e)
 	return nil
 }

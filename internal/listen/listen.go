@@ -47,6 +47,12 @@ var states = map[string]string{"tcp": "0A", "tcp6": "0A", "udp": "07", "udp6": "
 // On lists the sockets of a protocol, tcp or udp, that listen on a port in the
 // caller's network namespace. Of another protocol it is [errors.ErrUnsupported].
 func On(proto string, port uint16) ([]Socket, error) {
+	list, err := All(proto)
+	return slices.DeleteFunc(list, func(s Socket) bool { return s.Addr.Port() != port }), err
+}
+
+// All lists the sockets of a protocol that listen on any port, as [On] does.
+func All(proto string) ([]Socket, error) {
 	if states[proto] == "" {
 		return nil, fmt.Errorf("list sockets of %s: %w", proto, errors.ErrUnsupported)
 	}
@@ -65,7 +71,7 @@ func On(proto string, port uint16) ([]Socket, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read %s: %w", f.Name(), err)
 		}
-		out = append(out, slices.DeleteFunc(list, func(s Socket) bool { return s.Addr.Port() != port })...)
+		out = append(out, list...)
 	}
 	return out, nil
 }

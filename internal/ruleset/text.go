@@ -147,6 +147,9 @@ func (s Set) elementText(f Format) string {
 // String writes the element as it stands between the braces of a set.
 func (e Element) String() string { return e.text(Format{}) }
 
+// Text writes the element in nft's words.
+func (e Element) Text(f Format) string { return e.text(f) }
+
 func (e Element) text(f Format) string {
 	words := []string{e.KeyText()}
 	state := partTexts(e.Extra, f)

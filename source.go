@@ -1,0 +1,95 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"nftnet/inspect"
+	"nftnet/internal/kernel"
+	"nftnet/internal/ruleset"
+)
+
+// liveSource names the running kernel's ruleset among sources.
+const liveSource = "live"
+
+// source is where a ruleset comes from.
+type source interface {
+	inspect.Source
+	io.Closer
+}
+
+// openSource opens what the user names: "live" for the running kernel, or a
+// file that "nftnet inspect --save" wrote.
+func openSource(spec string) (source, error) {
+	if spec == liveSource {
+		conn, err := kernel.Open()
+		if err != nil {
+			return nil, err
+		}
+		return conn, nil
+	}
+	f, err := os.Open(spec)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	s, err := kernel.ReadSnapshot(f)
+	if err != nil {
+		return nil, fmt.Errorf("%s is no file of nftnet inspect --save: %w", spec, err)
+	}
+	return savedSource{s}, nil
+}
+
+// savedSource is a snapshot in a file, which needs no closing.
+type savedSource struct{ kernel.Snapshot }
+
+func (savedSource) Close() error { return nil }
+
+// readSource reads the ruleset of a source.
+func readSource(ctx context.Context, spec string) (ruleset.Ruleset, error) {
+	s, err := openSource(spec)
+	if err != nil {
+		return ruleset.Ruleset{}, err
+	}
+	defer s.Close()
+	rs, err := inspect.Read(ctx, s)
+	return rs, needsRoot(err)
+}
+
+// needsRoot says what it takes where the kernel refused to tell.
+func needsRoot(err error) error {
+	if errors.Is(err, syscall.EPERM) {
+		return fmt.Errorf("reading the ruleset needs root, or CAP_NET_ADMIN: %w", err)
+	}
+	return err
+}
+
+// saveSnapshot writes the live ruleset to a file, whole or not at all.
+func saveSnapshot(path string) error {
+	conn, err := kernel.Open()
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	s, err := conn.Snapshot()
+	if err != nil {
+		return needsRoot(err)
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
+	if err != nil {
+		return fmt.Errorf("save the ruleset: %w", err)
+	}
+	err = errors.Join(s.Write(f), f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("save the ruleset: %w", err), os.Remove(f.Name()))
+	}
+	return nil
+}
