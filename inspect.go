@@ -26,6 +26,7 @@ type inspectFlags struct {
 	width                        int
 	handles, noCounters, brief   bool
 	noExplain, all               bool
+	scope                        scopeFlags
 }
 
 func inspectCommand() *cobra.Command {
@@ -43,6 +44,8 @@ containers, where Docker answers on its socket. Nothing is changed. Needs root,
 or CAP_NET_ADMIN.`,
 		Example: `  nftnet inspect                       everything
   nftnet inspect --table nftnet        one table
+  nftnet inspect --chain DOCKER-USER   one chain, with the sets it looks up
+  nftnet inspect --network web         what is there for one Docker network
   nftnet inspect --brief               hooks and chains only
   nftnet inspect --format nft          as nft list ruleset prints it
   nftnet inspect --format json         for programs`,
@@ -60,6 +63,7 @@ or CAP_NET_ADMIN.`,
 	flags.BoolVar(&f.brief, "brief", false, "show hooks and chains only")
 	flags.BoolVar(&f.all, "all", false, "show every element of large sets")
 	dockerFlag(cmd, &f.docker)
+	f.scope.register(cmd)
 	flags.StringVar(&f.color, "color", "auto", "auto, always or never; auto is for a terminal without NO_COLOR")
 	flags.IntVar(&f.width, "width", 0, "columns of prose (default: the terminal's, at most 100)")
 	completeWords(cmd, map[string][]string{"format": {"text", "nft", "json"}, "color": {"auto", "always", "never"}})
@@ -86,18 +90,18 @@ func runInspect(ctx context.Context, f inspectFlags, out, errOut io.Writer) erro
 	if err != nil {
 		return err
 	}
-	if f.table != "" && !hasTable(rs, options) {
-		return fmt.Errorf("there is no table %q: the ruleset has %s", f.table, tableList(rs))
+	if err := f.tableError(rs, options); err != nil {
+		return err
 	}
-	if f.format == "nft" {
-		return view.NFT(out, inspect.NewModel(rs, inspect.Names{}), options)
-	}
-	names, err := dockerNames(ctx, f.docker)
-	if err != nil {
-		fmt.Fprintln(errOut, "nftnet: names are missing:", err)
-	}
+	names := f.scope.names(ctx, f, errOut)
 	model := inspect.NewModel(rs, names)
-	if f.format == "json" {
+	if options.Only, err = f.scope.selection(model, names, options); err != nil {
+		return err
+	}
+	switch f.format {
+	case "nft":
+		return view.NFT(out, model, options)
+	case "json":
 		return view.JSON(out, model, options)
 	}
 	return view.Text(out, model, options)

@@ -182,12 +182,16 @@ func JSON(w io.Writer, m *inspect.Model, o Options) error {
 func NewDocument(m *inspect.Model, o Options) Document {
 	d := Document{Version: Version, Unknown: []string{}, Hooks: []Hook{}, Tables: []Table{}}
 	n := documents{m: m, o: o}
-	d.Notes = n.notes(inspect.Object{Kind: inspect.KindRuleset})
+	d.Notes = notesOf(o.rulesetNotes(m))
 	for _, u := range m.Unknown() {
-		d.Unknown = append(d.Unknown, u.String())
+		if o.Only.Has(u) {
+			d.Unknown = append(d.Unknown, u.String())
+		}
 	}
 	for _, h := range m.Hooks {
-		d.Hooks = append(d.Hooks, n.hook(h))
+		if o.Only.Has(h.Object) {
+			d.Hooks = append(d.Hooks, n.hook(h))
+		}
 	}
 	for i := range m.Ruleset.Tables {
 		if t := &m.Ruleset.Tables[i]; o.shows(t) {
@@ -203,9 +207,11 @@ type documents struct {
 }
 
 // notes are the notes on an object; an empty list where none are wanted.
-func (d documents) notes(o inspect.Object) []Note {
+func (d documents) notes(o inspect.Object) []Note { return notesOf(d.o.notes(d.m, o)) }
+
+func notesOf(list []inspect.Note) []Note {
 	out := []Note{}
-	for _, n := range d.o.notes(d.m, o) {
+	for _, n := range list {
 		note := Note{Level: string(n.Level), Topic: string(n.Topic), Sentence: n.Sentence}
 		for _, e := range n.Evidence {
 			note.Evidence = append(note.Evidence, Evidence{Object: e.Object.String(), NFT: e.Text})
@@ -235,11 +241,15 @@ func (d documents) table(t *ruleset.Table) Table {
 		Family: string(t.Family), Name: t.Name, Flags: t.Flags, Handle: t.Handle,
 		Notes: d.notes(o), Chains: []Chain{}, Sets: []Set{},
 	}
+	has := d.o.Only.Has
 	for _, c := range d.m.Order(t) {
-		out.Chains = append(out.Chains, d.chain(o, c))
+		if has(inspect.Object{Kind: inspect.KindChain, Family: t.Family, Table: t.Name, Chain: c.Name}) {
+			out.Chains = append(out.Chains, d.chain(o, c))
+		}
 	}
 	for i := range t.Sets {
-		if s := &t.Sets[i]; !s.Anonymous && !d.o.Brief {
+		s := &t.Sets[i]
+		if !s.Anonymous && !d.o.Brief && has(inspect.Object{Kind: inspect.KindSet, Family: t.Family, Table: t.Name, Set: s.Name}) {
 			out.Sets = append(out.Sets, d.set(o, s))
 		}
 	}
@@ -265,7 +275,9 @@ func (d documents) chain(o inspect.Object, c *ruleset.Chain) Chain {
 	}
 	o.Kind = inspect.KindRule
 	for i, r := range c.Rules {
-		o.Index = i
+		if o.Index = i; !d.o.Only.Has(o) {
+			continue
+		}
 		rule := Rule{
 			Index: i + 1, NFT: r.Text(ruleset.Format{Stateless: d.o.HideCounters}), Handle: r.Handle,
 			Comment: r.Comment, Owner: ownerOf(r.Comment), Notes: d.notes(o),
@@ -295,7 +307,9 @@ func (d documents) set(o inspect.Object, s *ruleset.Set) Set {
 	}
 	o.Kind = inspect.KindElement
 	for i, e := range s.Elements {
-		o.Index = i
+		if o.Index = i; !d.o.Only.Has(o) {
+			continue
+		}
 		out.Elements = append(out.Elements, Element{
 			Index: i + 1, NFT: element(e, d.o), Key: e.KeyText(), Data: e.DataText(), Comment: e.Comment,
 			Owner: ownerOf(e.Comment), Counter: d.counter(e.Counter), TimeoutMS: e.Timeout, ExpiresMS: e.Expires,

@@ -30,6 +30,8 @@ type Options struct {
 	// Explanations still speak of the others.
 	Family ruleset.Family
 	Table  string
+	// Only chooses what is shown of those tables; nil chooses all.
+	Only *inspect.Selection
 }
 
 const defaultWidth = 80
@@ -46,7 +48,17 @@ func (o Options) format() ruleset.Format {
 }
 
 func (o Options) shows(t *ruleset.Table) bool {
-	return (o.Family == "" || o.Family == t.Family) && (o.Table == "" || o.Table == t.Name)
+	return (o.Family == "" || o.Family == t.Family) && (o.Table == "" || o.Table == t.Name) &&
+		o.Only.Has(inspect.Object{Kind: inspect.KindTable, Family: t.Family, Table: t.Name})
+}
+
+// rulesetNotes are the notes on the ruleset as a whole, or on what is chosen of
+// it.
+func (o Options) rulesetNotes(m *inspect.Model) []inspect.Note {
+	if o.Only != nil {
+		return o.Only.Notes()
+	}
+	return o.notes(m, inspect.Object{Kind: inspect.KindRuleset})
 }
 
 // notes are the notes on an object that o wants to see.
