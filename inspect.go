@@ -27,6 +27,7 @@ type inspectFlags struct {
 	handles, noCounters, brief   bool
 	noExplain, all               bool
 	scope                        scopeFlags
+	source                       sourceFlags
 }
 
 func inspectCommand() *cobra.Command {
@@ -46,6 +47,7 @@ or CAP_NET_ADMIN.`,
   nftnet inspect --table nftnet        one table
   nftnet inspect --chain DOCKER-USER   one chain, with the sets it looks up
   nftnet inspect --network web         what is there for one Docker network
+  nftnet inspect --container web-1     the ruleset inside a container
   nftnet inspect --brief               hooks and chains only
   nftnet inspect --format nft          as nft list ruleset prints it
   nftnet inspect --format json         for programs`,
@@ -64,6 +66,7 @@ or CAP_NET_ADMIN.`,
 	flags.BoolVar(&f.all, "all", false, "show every element of large sets")
 	dockerFlag(cmd, &f.docker)
 	f.scope.register(cmd)
+	f.source.register(cmd)
 	flags.StringVar(&f.color, "color", "auto", "auto, always or never; auto is for a terminal without NO_COLOR")
 	flags.IntVar(&f.width, "width", 0, "columns of prose (default: the terminal's, at most 100)")
 	completeWords(cmd, map[string][]string{"format": {"text", "nft", "json"}, "color": {"auto", "always", "never"}})
@@ -79,14 +82,14 @@ func completeWords(cmd *cobra.Command, flags map[string][]string) {
 }
 
 func runInspect(ctx context.Context, f inspectFlags, out, errOut io.Writer) error {
-	if err := checkFormat(f.format, "text", "nft", "json"); err != nil {
+	if err := f.check(); err != nil {
 		return err
 	}
 	options, err := f.options()
 	if err != nil {
 		return err
 	}
-	rs, err := readRuleset(ctx)
+	rs, err := f.source.read(ctx, f.docker)
 	if err != nil {
 		return err
 	}

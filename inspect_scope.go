@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -24,7 +25,24 @@ func (s *scopeFlags) register(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.StringVar(&s.chain, "chain", "", "show the chains of this name only, with the sets that they look up")
 	flags.StringVar(&s.network, "network", "", "show only what is there for a Docker network: its name, id or bridge")
-	cmd.MarkFlagsMutuallyExclusive("chain", "network")
+}
+
+// check refuses what cannot be asked together.
+func (f inspectFlags) check() error {
+	if f.scope.chain != "" && f.scope.network != "" {
+		return fmt.Errorf("--chain and --network are not allowed together: one of them is")
+	}
+	var sources []string
+	for flag, value := range map[string]string{"--netns": f.source.netns, "--container": f.source.container} {
+		if value != "" {
+			sources = append(sources, flag)
+		}
+	}
+	if len(sources) > 1 {
+		slices.Sort(sources)
+		return fmt.Errorf("%s are not allowed together: one of them is", strings.Join(sources, " and "))
+	}
+	return checkFormat(f.format, "text", "nft", "json")
 }
 
 // names asks Docker, where names are of use, and says why there are none.
