@@ -48,6 +48,7 @@ or CAP_NET_ADMIN.`,
   nftnet inspect --chain DOCKER-USER   one chain, with the sets it looks up
   nftnet inspect --network web         what is there for one Docker network
   nftnet inspect --container web-1     the ruleset inside a container
+  nftnet inspect --file rules.nft      a saved ruleset, as nft would load it
   nftnet inspect --brief               hooks and chains only
   nftnet inspect --format nft          as nft list ruleset prints it
   nftnet inspect --format json         for programs`,
@@ -88,6 +89,9 @@ func runInspect(ctx context.Context, f inspectFlags, out, errOut io.Writer) erro
 	options, err := f.options()
 	if err != nil {
 		return err
+	}
+	if f.source.rootless() {
+		return runAsRoot(ctx)
 	}
 	rs, err := f.source.read(ctx, f.docker)
 	if err != nil {

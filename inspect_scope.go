@@ -33,7 +33,7 @@ func (f inspectFlags) check() error {
 		return fmt.Errorf("--chain and --network are not allowed together: one of them is")
 	}
 	var sources []string
-	for flag, value := range map[string]string{"--netns": f.source.netns, "--container": f.source.container} {
+	for flag, value := range map[string]string{"--netns": f.source.netns, "--container": f.source.container, "--file": f.source.file} {
 		if value != "" {
 			sources = append(sources, flag)
 		}

@@ -39,7 +39,7 @@ var English = Catalogue{
 		"ruleset.opaque.many": "{n} rules and sets have parts that are not understood yet; they are marked.",
 
 		// What is shown of it.
-		"select.chain":      "Shown is {chains}, with the sets that its rules look up.",
+		"select.chain":      "Shown is chain {chains}, with the sets that its rules look up.",
 		"select.network":    "Shown is what names network {network}: {signs}.",
 		"select.nothing":    "Nothing names network {network}: {signs}.",
 		"select.id":         "{id} in a comment",
