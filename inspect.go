@@ -54,7 +54,9 @@ or CAP_NET_ADMIN.`,
   nftnet inspect --format json         for programs`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return runInspect(cmd.Context(), f, cmd.OutOrStdout(), cmd.ErrOrStderr())
+			return f.scope.show(cmd.OutOrStdout(), func(out io.Writer) error {
+				return runInspect(cmd.Context(), f, out, cmd.ErrOrStderr())
+			})
 		},
 	}
 	flags := cmd.Flags()
@@ -71,6 +73,7 @@ or CAP_NET_ADMIN.`,
 	flags.StringVar(&f.color, "color", "auto", "auto, always or never; auto is for a terminal without NO_COLOR")
 	flags.IntVar(&f.width, "width", 0, "columns of prose (default: the terminal's, at most 100)")
 	completeWords(cmd, map[string][]string{"format": {"text", "nft", "json"}, "color": {"auto", "always", "never"}})
+	completeInspect(cmd, &f)
 	return cmd
 }
 
@@ -93,7 +96,9 @@ func runInspect(ctx context.Context, f inspectFlags, out, errOut io.Writer) erro
 	if f.source.rootless() {
 		return runAsRoot(ctx)
 	}
+	stop := progress(errOut, "reading the ruleset")
 	rs, err := f.source.read(ctx, f.docker)
+	stop()
 	if err != nil {
 		return err
 	}

@@ -11,12 +11,14 @@ import (
 
 	"nftnet/inspect"
 	"nftnet/inspect/view"
+	"nftnet/internal/pager"
 	"nftnet/internal/ruleset"
 )
 
 // scopeFlags say which part of a ruleset is shown.
 type scopeFlags struct {
 	chain, network string
+	noPager        bool
 	// noDocker is why Docker does not answer; nil where it does.
 	noDocker error
 }
@@ -25,6 +27,7 @@ func (s *scopeFlags) register(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.StringVar(&s.chain, "chain", "", "show the chains of this name only, with the sets that they look up")
 	flags.StringVar(&s.network, "network", "", "show only what is there for a Docker network: its name, id or bridge")
+	flags.BoolVar(&s.noPager, "no-pager", false, "print long output to a terminal at once (environment: NFTNET_PAGER, PAGER; default less)")
 }
 
 // check refuses what cannot be asked together.
@@ -43,6 +46,14 @@ func (f inspectFlags) check() error {
 		return fmt.Errorf("%s are not allowed together: one of them is", strings.Join(sources, " and "))
 	}
 	return checkFormat(f.format, "text", "nft", "json")
+}
+
+// show writes to a person screen by screen.
+func (s *scopeFlags) show(out io.Writer, write func(io.Writer) error) error {
+	if s.noPager {
+		return write(out)
+	}
+	return pager.Show(out, write)
 }
 
 // names asks Docker, where names are of use, and says why there are none.

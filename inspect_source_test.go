@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -72,14 +73,14 @@ func TestInspectFile(t *testing.T) {
 	}
 }
 
-// TestInspectFileUnprivileged: a file needs no rights over the host.
-func TestInspectFileUnprivileged(t *testing.T) {
-	nstest.RequireInside(t)
+// asNobody runs the program without privileges but those given.
+func asNobody(t *testing.T, input string, capabilities []uintptr, args ...string) (string, error) {
+	t.Helper()
 	exe, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Nobody has to get at the program; the test's own directory is root's.
+	// The test's own directory is root's.
 	program, err := os.ReadFile(exe)
 	if err != nil {
 		t.Fatal(err)
@@ -96,16 +97,61 @@ func TestInspectFileUnprivileged(t *testing.T) {
 	if err := os.WriteFile(exe, program, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), exe, "inspect", "--docker", noDocker, "--file", "-", "--format", "nft")
+	cmd := exec.CommandContext(t.Context(), exe, append([]string{"inspect"}, args...)...)
 	cmd.Env = append(os.Environ(), envProgram+"=1")
-	cmd.Stdin = strings.NewReader(savedRules)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	cmd.Stdin = strings.NewReader(input)
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Credential: &syscall.Credential{Uid: 65534, Gid: 65534}, AmbientCaps: capabilities,
+	}
 	out, err := cmd.CombinedOutput()
-	if strings.Contains(string(out), "the right to make user namespaces") {
+	return string(out), err
+}
+
+// TestInspectFileUnprivileged: a file needs no rights over the host.
+func TestInspectFileUnprivileged(t *testing.T) {
+	nstest.RequireInside(t)
+	out, err := asNobody(t, savedRules, nil, "--docker", noDocker, "--file", "-", "--format", "nft")
+	if strings.Contains(out, "the right to make user namespaces") {
 		t.Skipf("this host lets nobody make user namespaces: %s", out)
 	}
-	if err != nil || string(out) != savedRules {
+	if err != nil || out != savedRules {
 		t.Errorf("%v\n%s", err, out)
+	}
+	out, err = asNobody(t, "table {", nil, "--file", "-")
+	if err == nil || !strings.HasPrefix(out, "nftnet: nft refuses standard input:\nstandard input:1:") || strings.Count(out, "nftnet:") != 1 {
+		t.Errorf("of what is no ruleset: %v\n%s", err, out)
+	}
+}
+
+// TestInspectWithoutRights: without rights to Docker's socket all but names is
+// there; without those to read the ruleset it is said what they are.
+func TestInspectWithoutRights(t *testing.T) {
+	nstest.RequireInside(t)
+	ns := nstest.NewNS(t, "rights")
+	socket := filepath.Join(t.TempDir(), "docker.sock")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	const capNetAdmin = 12
+	out, err := asNobody(t, "", []uintptr{capNetAdmin}, "--docker", "unix://"+socket)
+	if err != nil || !strings.Contains(out, "names are missing: docker engine at unix://"+socket+": connect: permission denied") || !strings.Contains(out, "prerouting") {
+		t.Errorf("without rights to the socket: %v\n%s", err, out)
+	}
+	for _, row := range []struct {
+		args []string
+		want string
+	}{
+		{nil, "nftnet: reading the ruleset needs root, or CAP_NET_ADMIN: "},
+		{[]string{"--netns", fmt.Sprint(os.Getpid())}, "nftnet: no right to look at the network namespace /proc/"},
+		{[]string{"--netns", ns.Name()}, "nftnet: entering the network namespace " + ns.Path() + " needs root, or CAP_SYS_ADMIN: "},
+		{[]string{"--container", "c1", "--docker", "unix://" + socket}, `nftnet: container "c1" cannot be found without docker: docker engine at unix://` + socket + ": connect: permission denied"},
+	} {
+		out, err := asNobody(t, "", nil, row.args...)
+		if err == nil || !strings.HasPrefix(out, row.want) {
+			t.Errorf("%v: %v, %q, want an error with %q", row.args, err, out, row.want)
+		}
 	}
 }
 
