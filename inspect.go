@@ -38,11 +38,13 @@ func inspectCommand() *cobra.Command {
 		Long: `Print the nftables ruleset of this host with a plain sentence for each hook,
 chain, rule and set: what it matches, what it does, and what follows for the
 packet. Any ruleset is read, whoever made it: nftnet, Docker, iptables-nft,
-firewalld, ufw. What is not understood yet is shown as such, never left out.
+firewalld, ufw. What is not understood yet is shown as such, never left out. --container, --netns and --file
+read another ruleset than the host's own; --table, --chain and --network show a
+part of one, and say what they leave out.
 
 Bridges, addresses and comments carry the names of Docker's networks and
 containers, where Docker answers on its socket. Nothing is changed. Needs root,
-or CAP_NET_ADMIN.`,
+or CAP_NET_ADMIN; --file does not.`,
 		Example: `  nftnet inspect                       everything
   nftnet inspect --table nftnet        one table
   nftnet inspect --chain DOCKER-USER   one chain, with the sets it looks up

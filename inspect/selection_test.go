@@ -91,7 +91,7 @@ func TestSelectNetwork(t *testing.T) {
 	}
 	web := m.SelectNetwork(twoNetworks[0])
 	const says = "Shown is what names network web: 4f2a9c01d3e5 in a comment, bridge nft-web or 10.0.1.0/24. " +
-		"8 rules and 3 elements that do not are left out; packets of the network may meet them too, such as rules for all networks."
+		"8 rules and 3 elements that do not are left out, though packets of the network may meet them too: rules for all networks are among them."
 	if got := web.Notes()[0].Sentence; got != says {
 		t.Errorf("it says %q", got)
 	}

@@ -43,7 +43,7 @@ var English = Catalogue{
 		"select.network":    "Shown is what names network {network}: {signs}.",
 		"select.nothing":    "Nothing names network {network}: {signs}.",
 		"select.id":         "{id} in a comment",
-		"select.left":       "{rules} and {elements} that do not are left out; packets of the network may meet them too, such as rules for all networks.",
+		"select.left":       "{rules} and {elements} that do not are left out, though packets of the network may meet them too: rules for all networks are among them.",
 		"iface.bridge.bare": "bridge {name}",
 
 		// Hooks.

@@ -15,6 +15,8 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -55,6 +57,10 @@ func Load(ctx context.Context, name string, text []byte) (ruleset.Ruleset, error
 		if err := json.Unmarshal(text, &any); err != nil {
 			return ruleset.Ruleset{}, fmt.Errorf("%s is no JSON, though it begins so: %w", name, err)
 		}
+	}
+	if ownedByLoader(text) {
+		return ruleset.Ruleset{}, fmt.Errorf("%s has a table with the flag owner and without persist, which goes as soon as nft has loaded it: "+
+			"take the flag out of a copy to see it", name)
 	}
 	program, err := exec.LookPath("nft")
 	if err != nil {
@@ -110,6 +116,25 @@ func load(ctx context.Context, program, name string, text []byte) (*kernel.Conn,
 
 // isJSON tells nft's JSON, which is an object, from its text, which is not.
 func isJSON(text []byte) bool { return bytes.HasPrefix(bytes.TrimSpace(text), []byte("{")) }
+
+var (
+	comments = regexp.MustCompile(`(?m)#.*$`)
+	// flagLists are the flags of anything, in nft's text and in its JSON.
+	flagLists = regexp.MustCompile(`\bflags(?:[ \t]+[a-z, \t]+|"\s*:\s*(?:\[[^\]]*\]|"[a-z]*"))`)
+	ownerFlag = regexp.MustCompile(`\bowner\b`)
+	stays     = regexp.MustCompile(`\bpersist\b`)
+)
+
+// ownedByLoader says whether there is a table that the kernel removes when the
+// program ends that made it: what is left would be less than the file says.
+func ownedByLoader(text []byte) bool {
+	if !isJSON(text) {
+		text = comments.ReplaceAll(text, nil)
+	}
+	return slices.ContainsFunc(flagLists.FindAll(text, -1), func(flags []byte) bool {
+		return ownerFlag.Match(flags) && !stays.Match(flags)
+	})
+}
 
 func arguments(text []byte) []string {
 	if isJSON(text) {

@@ -126,3 +126,20 @@ func TestRefusals(t *testing.T) {
 		t.Errorf("without nft: %v", err)
 	}
 }
+
+// TestOwned: what would be gone before it is read is refused, and nothing else.
+func TestOwned(t *testing.T) {
+	nstest.RequireInside(t)
+	for text, refused := range map[string]bool{
+		"table inet t {\n\tflags owner\n\tchain c { }\n}\n":                        true,
+		"table inet t { flags dormant,owner; }\n":                                   true,
+		"# flags owner\ntable inet t { flags dormant; comment \"the owner\"; }\n":     false,
+		`{"nftables": [{"table": {"family": "ip", "name": "t", "flags": "owner"}}]}`: true,
+		`{"nftables": [{"table": {"family": "ip", "name": "owner"}}]}`:               false,
+	} {
+		got, err := saved.Load(t.Context(), "x", []byte(text))
+		if refused && (err == nil || !strings.HasPrefix(err.Error(), "x has a table with the flag owner and without persist")) || !refused && (err != nil || len(got.Tables) != 1) {
+			t.Errorf("%q: %v, %v", text, got, err)
+		}
+	}
+}

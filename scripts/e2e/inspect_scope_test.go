@@ -73,6 +73,11 @@ func TestInspectNetwork(t *testing.T) {
 		!strings.Contains(user, "belongs to the user") || strings.Contains(user, "publish4") {
 		t.Errorf("--chain:\n%s", user)
 	}
+	for flag, want := range map[string]string{"--network": "web\tnetwork of driver nftnet", "--container": "c1"} {
+		if offered := w.nftnet(t, "__complete", "inspect", flag, ""); !strings.Contains(offered, want+"\n") {
+			t.Errorf("completion of %s: %q", flag, offered)
+		}
+	}
 	w.engine.Docker(t, "create", "--name", "idle", w.image, "/peer")
 	w.engine.Docker(t, "run", "-d", "--name", "hosted", "--network", "host", w.image, "/peer", "serve", "-http", ":8999")
 	for _, row := range []struct {
