@@ -131,9 +131,9 @@ func TestRefusals(t *testing.T) {
 func TestOwned(t *testing.T) {
 	nstest.RequireInside(t)
 	for text, refused := range map[string]bool{
-		"table inet t {\n\tflags owner\n\tchain c { }\n}\n":                        true,
-		"table inet t { flags dormant,owner; }\n":                                   true,
-		"# flags owner\ntable inet t { flags dormant; comment \"the owner\"; }\n":     false,
+		"table inet t {\n\tflags owner\n\tchain c { }\n}\n":                          true,
+		"table inet t { flags dormant,owner; }\n":                                    true,
+		"# flags owner\ntable inet t { flags dormant; comment \"the owner\"; }\n":    false,
 		`{"nftables": [{"table": {"family": "ip", "name": "t", "flags": "owner"}}]}`: true,
 		`{"nftables": [{"table": {"family": "ip", "name": "owner"}}]}`:               false,
 	} {
