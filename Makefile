@@ -8,7 +8,7 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 STATICCHECK := go tool -modfile=scripts/tools.mod staticcheck
 FUZZTIME ?= 30s
 
-.PHONY: all build install demo test lint unit fuzz bench clean setup
+.PHONY: all build install demo test lint unit fuzz bench picture clean setup
 
 all: build
 
@@ -46,6 +46,10 @@ fuzz:
 
 bench: setup
 	go test -run '^$$' -bench . -benchmem ./...
+
+# The pictures of the README, of a page over a ruleset in the kernel.
+picture: setup
+	go test -count=1 -run '^TestPicture$$' ./inspect/view -args -pictures $(CURDIR)/docs
 
 clean:
 	rm -rf bin

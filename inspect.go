@@ -23,6 +23,7 @@ import (
 // inspectFlags are what the user asks of the inspector.
 type inspectFlags struct {
 	format, table, docker, color string
+	output                       string
 	width                        int
 	handles, noCounters, brief   bool
 	noExplain, all               bool
@@ -53,16 +54,19 @@ or CAP_NET_ADMIN; --file does not.`,
   nftnet inspect --file rules.nft      a saved ruleset, as nft would load it
   nftnet inspect --brief               hooks and chains only
   nftnet inspect --format nft          as nft list ruleset prints it
-  nftnet inspect --format json         for programs`,
+  nftnet inspect --format json         for programs
+  nftnet inspect --format html --output firewall.html
+                                       one page for a browser`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return f.scope.show(cmd.OutOrStdout(), func(out io.Writer) error {
+			return f.show(cmd.OutOrStdout(), func(out io.Writer) error {
 				return runInspect(cmd.Context(), f, out, cmd.ErrOrStderr())
 			})
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&f.format, "format", "text", "text, nft or json")
+	flags.StringVar(&f.format, "format", "text", "text, nft, json or html")
+	flags.StringVarP(&f.output, "output", "o", "", "write into this file instead of standard output")
 	flags.StringVar(&f.table, "table", "", `show one table only: "NAME", or "FAMILY NAME" as in "ip filter"`)
 	flags.BoolVar(&f.handles, "handles", false, "show the kernel's handle of each object")
 	flags.BoolVar(&f.noCounters, "no-counters", false, "leave out the numbers of counters")
@@ -74,7 +78,7 @@ or CAP_NET_ADMIN; --file does not.`,
 	f.source.register(cmd)
 	flags.StringVar(&f.color, "color", "auto", "auto, always or never; auto is for a terminal without NO_COLOR")
 	flags.IntVar(&f.width, "width", 0, "columns of prose (default: the terminal's, at most 100)")
-	completeWords(cmd, map[string][]string{"format": {"text", "nft", "json"}, "color": {"auto", "always", "never"}})
+	completeWords(cmd, map[string][]string{"format": {"text", "nft", "json", "html"}, "color": {"auto", "always", "never"}})
 	completeInspect(cmd, &f)
 	return cmd
 }
@@ -98,6 +102,9 @@ func runInspect(ctx context.Context, f inspectFlags, out, errOut io.Writer) erro
 	if f.source.rootless() {
 		return runAsRoot(ctx)
 	}
+	if f.format == "nft" && f.whole() {
+		return streamNFT(ctx, options, out)
+	}
 	stop := progress(errOut, "reading the ruleset")
 	rs, err := f.source.read(ctx, f.docker)
 	stop()
@@ -117,6 +124,8 @@ func runInspect(ctx context.Context, f inspectFlags, out, errOut io.Writer) erro
 		return view.NFT(out, model, options)
 	case "json":
 		return view.JSON(out, model, options)
+	case "html":
+		return view.HTML(out, model, options, f.source.page())
 	}
 	return view.Text(out, model, options)
 }

@@ -45,15 +45,20 @@ func (f inspectFlags) check() error {
 		slices.Sort(sources)
 		return fmt.Errorf("%s are not allowed together: one of them is", strings.Join(sources, " and "))
 	}
-	return checkFormat(f.format, "text", "nft", "json")
+	return checkFormat(f.format, "text", "nft", "json", "html")
 }
 
-// show writes to a person screen by screen.
-func (s *scopeFlags) show(out io.Writer, write func(io.Writer) error) error {
-	if s.noPager {
-		return write(out)
+// show writes into the file that is asked for, or to a person screen by screen.
+func (f inspectFlags) show(out io.Writer, write func(io.Writer) error) error {
+	if f.output != "" || f.scope.noPager {
+		return writeOutput(f.output, out, write)
 	}
 	return pager.Show(out, write)
+}
+
+// whole says that all of the host's own ruleset is asked for, or whole tables.
+func (f inspectFlags) whole() bool {
+	return f.source == (sourceFlags{}) && f.scope.chain == "" && f.scope.network == ""
 }
 
 // names asks Docker, where names are of use, and says why there are none.

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"nftnet/inspect"
+	"nftnet/inspect/view"
 	"nftnet/internal/engine"
 	"nftnet/internal/kernel"
 	"nftnet/internal/ruleset"
@@ -90,6 +91,20 @@ func readNamespace(ctx context.Context, path string) (ruleset.Ruleset, error) {
 		return rs, fmt.Errorf("reading the ruleset of %s needs root, or CAP_NET_ADMIN there: %w", path, err)
 	}
 	return rs, err
+}
+
+// page is what a page says of the ruleset: of which host it is, or of what else.
+func (s *sourceFlags) page() view.Page {
+	p := thisPage()
+	switch {
+	case s.file != "":
+		p.Host = s.file
+	case s.container != "":
+		p.Host = s.container
+	case s.netns != "":
+		p.Host = s.netns
+	}
+	return p
 }
 
 func readFile(ctx context.Context, file string) (ruleset.Ruleset, error) {

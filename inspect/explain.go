@@ -29,7 +29,9 @@ func (m *Model) Explain(o Object) []Note {
 	case KindRule:
 		info := m.chains[o.chain(o.Chain)]
 		if info != nil && o.Index >= 0 && o.Index < len(info.chain.Rules) {
-			s := &scope{m: m, in: info.table, info: info, rule: &info.chain.Rules[o.Index], index: o.Index}
+			// What iptables stored is explained as what it does.
+			native := info.chain.Rules[o.Index].Native()
+			s := &scope{m: m, in: info.table, info: info, rule: &native, index: o.Index}
 			return s.notes()
 		}
 	case KindSet:

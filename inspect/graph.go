@@ -27,7 +27,7 @@ func (m *Model) connect(t *ruleset.Table) {
 
 func (m *Model) connectRule(rule Object, r ruleset.Rule) {
 	opaque := false
-	for _, p := range r.Parts {
+	for _, p := range r.Native().Parts {
 		switch p := p.(type) {
 		case ruleset.Opaque:
 			opaque = true

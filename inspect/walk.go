@@ -105,7 +105,7 @@ func (w *walker) chain(o Object, depth int) []place {
 // whether it may go on to the next rule.
 func (w *walker) rule(o Object, r ruleset.Rule, depth int) (exits []place, goesOn bool) {
 	held := yes
-	for _, p := range r.Parts {
+	for _, p := range r.Native().Parts {
 		switch p := p.(type) {
 		case ruleset.Match:
 			held = both(held, w.e.match(p))

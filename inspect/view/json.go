@@ -182,7 +182,7 @@ func JSON(w io.Writer, m *inspect.Model, o Options) error {
 func NewDocument(m *inspect.Model, o Options) Document {
 	d := Document{Version: Version, Unknown: []string{}, Hooks: []Hook{}, Tables: []Table{}}
 	n := documents{m: m, o: o}
-	d.Notes = notesOf(o.rulesetNotes(m))
+	d.Notes = n.notes(inspect.Object{Kind: inspect.KindRuleset})
 	for _, u := range m.Unknown() {
 		if o.Only.Has(u) {
 			d.Unknown = append(d.Unknown, u.String())
@@ -207,11 +207,9 @@ type documents struct {
 }
 
 // notes are the notes on an object; an empty list where none are wanted.
-func (d documents) notes(o inspect.Object) []Note { return notesOf(d.o.notes(d.m, o)) }
-
-func notesOf(list []inspect.Note) []Note {
+func (d documents) notes(o inspect.Object) []Note {
 	out := []Note{}
-	for _, n := range list {
+	for _, n := range d.o.notes(d.m, o) {
 		note := Note{Level: string(n.Level), Topic: string(n.Topic), Sentence: n.Sentence}
 		for _, e := range n.Evidence {
 			note.Evidence = append(note.Evidence, Evidence{Object: e.Object.String(), NFT: e.Text})

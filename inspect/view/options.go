@@ -52,17 +52,12 @@ func (o Options) shows(t *ruleset.Table) bool {
 		o.Only.Has(inspect.Object{Kind: inspect.KindTable, Family: t.Family, Table: t.Name})
 }
 
-// rulesetNotes are the notes on the ruleset as a whole, or on what is chosen of
-// it.
-func (o Options) rulesetNotes(m *inspect.Model) []inspect.Note {
-	if o.Only != nil {
+// notes are the notes on an object that o wants to see. Where a part of the
+// ruleset is chosen they always say which, in place of what the whole is.
+func (o Options) notes(m *inspect.Model, object inspect.Object) []inspect.Note {
+	if o.Only != nil && object.Kind == inspect.KindRuleset {
 		return o.Only.Notes()
 	}
-	return o.notes(m, inspect.Object{Kind: inspect.KindRuleset})
-}
-
-// notes are the notes on an object that o wants to see.
-func (o Options) notes(m *inspect.Model, object inspect.Object) []inspect.Note {
 	if o.HideNotes {
 		return nil
 	}

@@ -68,9 +68,7 @@ func (t *text) note(indent int, n inspect.Note) {
 
 // opening writes what the ruleset is and its hooks.
 func (t *text) opening() {
-	for _, n := range t.o.rulesetNotes(t.m) {
-		t.note(0, n)
-	}
+	t.notes(0, inspect.Object{Kind: inspect.KindRuleset})
 	if t.o.Only != nil || !t.o.HideNotes {
 		t.blank()
 	}
@@ -104,6 +102,27 @@ func (t *text) table(table *ruleset.Table) {
 			t.set(o, s)
 		}
 	}
+	if t.o.Only != nil {
+		return
+	}
+	for _, x := range table.Objects {
+		t.plain(x.Text(t.o.format()))
+	}
+	for _, x := range table.Flowtables {
+		t.plain(x.Text(t.o.format()))
+	}
+}
+
+// plain writes what stands in a table in nft's words alone.
+func (t *text) plain(block string) {
+	head, rest, _ := strings.Cut(strings.TrimSpace(block), "\n")
+	t.line(2, t.style.header, strings.TrimSuffix(head, " {"))
+	for l := range strings.Lines(strings.TrimSuffix(rest, "}")) {
+		if l = strings.TrimSpace(l); l != "" {
+			t.line(4, t.style.nft, l)
+		}
+	}
+	t.blank()
 }
 
 func (t *text) handle(h uint64) string {
@@ -133,7 +152,13 @@ func (t *text) chain(table inspect.Object, c *ruleset.Chain) {
 		if o.Index = i; !t.o.Only.Has(o) {
 			continue
 		}
-		t.line(2, t.style.nft, fmt.Sprintf("%4d  %s%s", i+1, r.Text(t.o.format()), t.handle(r.Handle)))
+		// A chain within a rule is of several lines.
+		first, rest, _ := strings.Cut(r.Text(t.o.format())+t.handle(r.Handle), "\n")
+		t.line(2, t.style.nft, fmt.Sprintf("%4d  %s", i+1, first))
+		for l := range strings.Lines(rest) {
+			indent := len(l) - len(strings.TrimLeft(l, "\t"))
+			t.line(8+2*max(0, indent-2), t.style.nft, strings.TrimSpace(l))
+		}
 		if words, ok := r.IPTables(); ok && fromIPTables(r) {
 			t.line(10, t.style.nft, "iptables "+words)
 		}

@@ -245,3 +245,25 @@ func TestErrorsOfTheWriter(t *testing.T) {
 		}
 	}
 }
+
+// TestTextLosesNothing: named objects, flow tables and chains within rules are
+// shown too.
+func TestTextLosesNothing(t *testing.T) {
+	inner := ruleset.Chain{Name: "__chain1", Anonymous: true, Rules: []ruleset.Rule{ruleset.NewRule(ruleset.Verdict{Kind: ruleset.Drop})}}
+	jump := ruleset.JumpTo("__chain1")
+	jump.Anonymous = &inner
+	out := text(t, inspect.NewModel(ruleset.Ruleset{Tables: []ruleset.Table{{
+		Family: ruleset.FamilyInet, Name: "t",
+		Objects:    []ruleset.Object{{Kind: "counter", Name: "web", State: ruleset.Counter{Packets: 3, Bytes: 180}}},
+		Flowtables: []ruleset.Flowtable{{Name: "fast", Devices: []string{"eth0"}}},
+		Chains: []ruleset.Chain{
+			{Name: "input", Base: &ruleset.Base{Type: "filter", Hook: ruleset.HookInput, Policy: ruleset.Accept}, Rules: []ruleset.Rule{ruleset.NewRule(jump)}},
+			inner,
+		},
+	}}}, inspect.Names{}), view.Options{Width: 80})
+	for _, want := range []string{"\n  counter web\n    packets 3 bytes 180\n", "\n  flowtable fast\n", "eth0", "     1  jump {\n          drop\n        }\n"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("the text lacks %q:\n%s", want, out)
+		}
+	}
+}

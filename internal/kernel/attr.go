@@ -21,7 +21,7 @@ const attrHeader = 4
 // parseAttrs splits b into attributes. On a truncated one it returns those
 // before it with the error.
 func parseAttrs(b []byte) ([]attr, error) {
-	var out []attr
+	out := make([]attr, 0, countAttrs(b))
 	for len(b) >= attrHeader {
 		n := int(binary.NativeEndian.Uint16(b))
 		if n < attrHeader || n > len(b) {
@@ -35,6 +35,20 @@ func parseAttrs(b []byte) ([]attr, error) {
 		return out, errTruncated
 	}
 	return out, nil
+}
+
+// countAttrs is how many attributes b holds before a truncated one.
+func countAttrs(b []byte) int {
+	count := 0
+	for len(b) >= attrHeader {
+		n := int(binary.NativeEndian.Uint16(b))
+		if n < attrHeader || n > len(b) {
+			break
+		}
+		count++
+		b = b[min(align4(n), len(b)):]
+	}
+	return count
 }
 
 func align4(n int) int { return (n + 3) &^ 3 }

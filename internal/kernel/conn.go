@@ -266,55 +266,74 @@ const readTries = 20
 // Read reads the ruleset as it is at one moment: a read during which the
 // ruleset changed is made again.
 func (c *Conn) Read(f Filter) (rs.Ruleset, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	var err error
-	for range readTries {
-		var out rs.Ruleset
-		out, err = c.readOnce(f)
-		switch {
-		case err == nil:
-			c.nameInterfaces(&out)
-			return out, nil
-		case errors.Is(err, errInterrupted), errors.Is(err, syscall.ENOENT), errors.Is(err, syscall.EINTR):
-			c.sock.drain()
-		default:
-			c.sock.drain()
-			return rs.Ruleset{}, fmt.Errorf("read the ruleset: %w", err)
-		}
+	var out rs.Ruleset
+	err := c.retried(func() (err error) {
+		r := reader{sock: c.sock, filter: f, known: map[string]knownSet{}}
+		err = c.readOnce(&r)
+		out = r.out
+		return err
+	})
+	if err != nil {
+		return rs.Ruleset{}, err
 	}
-	return rs.Ruleset{}, fmt.Errorf("read the ruleset, tried %d times: %w", readTries, err)
+	c.nameInterfaces(&out)
+	return out, nil
 }
 
 // nameInterfaces gives the numbers of interfaces their names, which are asked
 // for where there is a number.
 func (c *Conn) nameInterfaces(out *rs.Ruleset) {
+	out.NameInterfaces(c.linkNames())
+}
+
+// linkNames finds the name of an interface by its number; all are read when the
+// first is asked for.
+func (c *Conn) linkNames() func(uint64) string {
 	var names map[uint64]string
-	out.NameInterfaces(func(index uint64) string {
+	return func(index uint64) string {
 		if names == nil {
 			names = c.interfaceNames()
 		}
 		return names[index]
-	})
+	}
 }
 
-func (c *Conn) readOnce(f Filter) (rs.Ruleset, error) {
+// retried reads until the ruleset held still meanwhile.
+func (c *Conn) retried(read func() error) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var err error
+	for range readTries {
+		err = read()
+		switch {
+		case err == nil:
+			return nil
+		case errors.Is(err, errInterrupted), errors.Is(err, syscall.ENOENT), errors.Is(err, syscall.EINTR):
+			c.sock.drain()
+		default:
+			c.sock.drain()
+			return fmt.Errorf("read the ruleset: %w", err)
+		}
+	}
+	return fmt.Errorf("read the ruleset, tried %d times: %w", readTries, err)
+}
+
+func (c *Conn) readOnce(r *reader) error {
 	before, err := c.sock.generation()
 	if err != nil {
-		return rs.Ruleset{}, err
+		return err
 	}
-	r := reader{sock: c.sock, filter: f, known: map[string]knownSet{}}
 	if err := r.read(); err != nil {
-		return rs.Ruleset{}, err
+		return err
 	}
 	after, err := c.sock.generation()
 	if err != nil {
-		return rs.Ruleset{}, err
+		return err
 	}
 	if before.ID != after.ID {
-		return rs.Ruleset{}, errInterrupted
+		return errInterrupted
 	}
-	return r.out, nil
+	return nil
 }
 
 // reader reads one generation of the ruleset.
@@ -324,6 +343,10 @@ type reader struct {
 	out    rs.Ruleset
 	// known is what the kernel says of each set, by family, table and name.
 	known map[string]knownSet
+	// visitor gets the rules one by one, where there is one; links are the names
+	// of interfaces for them.
+	visitor Visitor
+	links   func(uint64) string
 }
 
 func (r *reader) read() error {
@@ -409,8 +432,12 @@ func (r *reader) fill(t *rs.Table) error {
 			return err
 		}
 	}
+	if r.visitor != nil {
+		return r.visit(t, sets)
+	}
 	for i := range t.Chains {
-		if err := r.rules(t, &t.Chains[i], sets); err != nil {
+		c := &t.Chains[i]
+		if err := r.rules(t, c, sets, func(rule rs.Rule) { c.Rules = append(c.Rules, rule) }); err != nil {
 			return err
 		}
 	}
@@ -438,7 +465,7 @@ func (r *reader) elements(t *rs.Table, s *rs.Set) error {
 	return nil
 }
 
-func (r *reader) rules(t *rs.Table, c *rs.Chain, sets map[string]knownSet) error {
+func (r *reader) rules(t *rs.Table, c *rs.Chain, sets map[string]knownSet, each func(rs.Rule)) error {
 	var m message
 	m.str(unix.NFTA_RULE_TABLE, t.Name)
 	m.str(unix.NFTA_RULE_CHAIN, c.Name)
@@ -451,7 +478,7 @@ func (r *reader) rules(t *rs.Table, c *rs.Chain, sets map[string]knownSet) error
 		if u, ok := as.get(unix.NFTA_RULE_USERDATA); ok {
 			rule.Comment = readComment(u.data, udataRuleComment)
 		}
-		c.Rules = append(c.Rules, rule)
+		each(rule)
 		return nil
 	})
 }

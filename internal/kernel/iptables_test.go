@@ -2,6 +2,7 @@ package kernel_test
 
 import (
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 
@@ -92,5 +93,55 @@ func TestRulesOfIPTablesReadAsItSavesThem(t *testing.T) {
 	}
 	if loaded*10 < rules*9 {
 		t.Errorf("%d of %d rules are loaded", loaded, rules)
+	}
+}
+
+// TestExtensionsSayWhatTheyDo: extensions that nftables has words of its own
+// for become its parts; the others, and those that say more, stay.
+func TestExtensionsSayWhatTheyDo(t *testing.T) {
+	ns := nstest.NewNS(t, "native")
+	conn := open(t, ns)
+	for _, row := range []struct {
+		v6                 bool
+		table, chain, rule string
+		want               string
+	}{
+		{false, "nat", "PREROUTING", "-m addrtype --dst-type LOCAL -j DOCKER", "fib daddr type local counter jump DOCKER"},
+		{false, "nat", "PREROUTING", "-m addrtype ! --src-type BROADCAST -j DOCKER", "fib saddr type != broadcast counter jump DOCKER"},
+		{false, "nat", "PREROUTING", "-m addrtype --dst-type LOCAL --limit-iface-in -j DOCKER", ""},
+		{false, "nat", "PREROUTING", "-p tcp -j DNAT --to-destination 10.0.0.1:80", "meta l4proto tcp counter dnat ip to 10.0.0.1:80"},
+		{true, "nat", "PREROUTING", "-p tcp -j DNAT --to-destination [fd00::1]:80", "meta l4proto tcp counter dnat ip6 to [fd00::1]:80"},
+		{false, "nat", "PREROUTING", "-j DNAT --to-destination 10.0.0.1-10.0.0.9", ""},
+		{false, "nat", "PREROUTING", "-p tcp -j REDIRECT --to-ports 3000", "meta l4proto tcp counter redirect to :3000"},
+		{false, "nat", "POSTROUTING", "-j SNAT --to-source 10.0.0.1", "counter snat ip to 10.0.0.1"},
+		{false, "nat", "POSTROUTING", "-j MASQUERADE", "counter masquerade"},
+		{false, "nat", "POSTROUTING", "-j MASQUERADE --random", ""},
+		{false, "filter", "FORWARD", "-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT", "ct state established,related counter accept"},
+		{false, "filter", "FORWARD", "-m conntrack --ctstate DNAT -j ACCEPT", "ct status dnat counter accept"},
+		{false, "filter", "FORWARD", "-m conntrack ! --ctstate NEW -j ACCEPT", ""},
+		{false, "filter", "FORWARD", "-m state --state NEW -j ACCEPT", "ct state new counter accept"},
+		{false, "filter", "FORWARD", "-m mark --mark 1 -m comment --comment why -j ACCEPT", "meta mark 0x00000001 counter accept"},
+		{false, "filter", "FORWARD", "-m mark ! --mark 1/3 -j ACCEPT", "meta mark & 0x00000003 != 0x00000001 counter accept"},
+		{false, "filter", "FORWARD", "-j REJECT --reject-with icmp-host-prohibited", "counter reject with icmp host-prohibited"},
+		{true, "filter", "FORWARD", "-j REJECT", "counter reject"},
+	} {
+		command, family := "iptables-nft", ruleset.FamilyIP
+		if row.v6 {
+			command, family = "ip6tables-nft", ruleset.FamilyIP6
+		}
+		_, _ = ns.Try(command, "-t", row.table, "-N", "DOCKER")
+		ns.Exec(t, "sh", "-c", command+" -t "+row.table+" -A "+row.chain+" "+row.rule)
+		rs, err := conn.Read(kernel.Filter{Family: family, Table: row.table})
+		if err != nil {
+			t.Fatal(err)
+		}
+		rule := rs.Table(family, row.table).Chain(row.chain).Rules[0]
+		rule.Comment = ""
+		got := rule.Native().Text(ruleset.Format{Stateless: true})
+		stays := slices.ContainsFunc(rule.Native().Parts, func(p ruleset.Part) bool { _, ok := p.(ruleset.Compat); return ok })
+		if row.want == "" && !stays || row.want != "" && got != row.want {
+			t.Errorf("%s: %q, want %q", row.rule, got, row.want)
+		}
+		ns.Exec(t, command, "-t", row.table, "-F", row.chain)
 	}
 }

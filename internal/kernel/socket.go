@@ -42,6 +42,8 @@ type socket struct {
 	raw  syscall.RawConn
 	seq  uint32
 	buf  []byte
+	// second is a buffer beside buf, for dumps.
+	second []byte
 }
 
 // openSocket opens a socket in the network namespace behind the descriptor
@@ -113,19 +115,35 @@ func (s *socket) receiveBy(deadline time.Time, fn func(header, []byte) error) er
 	if err := s.conn.SetReadDeadline(deadline); err != nil {
 		return fmt.Errorf("set read deadline: %w", err)
 	}
+	b, err := s.next(s.buf)
+	if err != nil {
+		return err
+	}
+	return eachMessage(b, fn)
+}
+
+// receiveInto is the next datagram, an answer of the kernel.
+func (s *socket) receiveInto(buf []byte) ([]byte, error) {
+	if err := s.conn.SetReadDeadline(time.Now().Add(answerTimeout)); err != nil {
+		return nil, fmt.Errorf("set read deadline: %w", err)
+	}
+	return s.next(buf)
+}
+
+func (s *socket) next(buf []byte) ([]byte, error) {
 	var n int
 	var recvErr error
 	err := s.raw.Read(func(fd uintptr) bool {
-		n, _, recvErr = unix.Recvfrom(int(fd), s.buf, unix.MSG_TRUNC)
+		n, _, recvErr = unix.Recvfrom(int(fd), buf, unix.MSG_TRUNC)
 		return !errors.Is(recvErr, unix.EAGAIN) && !errors.Is(recvErr, unix.EINTR)
 	})
 	if err := errors.Join(err, recvErr); err != nil {
-		return fmt.Errorf("receive from netfilter: %w", err)
+		return nil, fmt.Errorf("receive from netfilter: %w", err)
 	}
-	if n > len(s.buf) {
-		return fmt.Errorf("receive from netfilter: message of %d bytes does not fit %d", n, len(s.buf))
+	if n > len(buf) {
+		return nil, fmt.Errorf("receive from netfilter: message of %d bytes does not fit %d", n, len(buf))
 	}
-	return eachMessage(s.buf[:n], fn)
+	return buf[:n], nil
 }
 
 // eachMessage splits a datagram into its messages.
@@ -180,9 +198,15 @@ func (s *socket) request(msg int, flags uint16, family uint8, body []byte, fn fu
 	if err := s.send(appendMessage(nil, h, family, 0, body)); err != nil {
 		return fmt.Errorf("send to netfilter: %w", err)
 	}
+	receive := s.receive
+	if flags&unix.NLM_F_DUMP == unix.NLM_F_DUMP {
+		ahead := s.readAhead(seq)
+		defer ahead.stop()
+		receive = ahead.receive
+	}
 	interrupted := false
 	for done := false; !done; {
-		err := s.receive(func(h header, b []byte) error {
+		err := receive(func(h header, b []byte) error {
 			if h.seq != seq {
 				return nil
 			}

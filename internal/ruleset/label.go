@@ -8,24 +8,33 @@ const labelSeparator = "\n"
 // NameInterfaces gives the numbers of interfaces in the ruleset the names that
 // they have on the host; name returns "" for one that is gone.
 func (rs *Ruleset) NameInterfaces(name func(index uint64) string) {
-	label := labeller(name)
 	for i := range rs.Tables {
-		t := &rs.Tables[i]
-		for j := range t.Sets {
-			for k := range t.Sets[j].Elements {
-				e := &t.Sets[j].Elements[k]
-				for _, v := range []*Value{&e.Key, &e.End, &e.Data, &e.DataEnd} {
-					*v = label.label(*v)
-				}
+		rs.Tables[i].NameInterfaces(name)
+	}
+}
+
+// NameInterfaces is [Ruleset.NameInterfaces] of one table.
+func (t *Table) NameInterfaces(name func(index uint64) string) {
+	label := labeller(name)
+	for j := range t.Sets {
+		for k := range t.Sets[j].Elements {
+			e := &t.Sets[j].Elements[k]
+			for _, v := range []*Value{&e.Key, &e.End, &e.Data, &e.DataEnd} {
+				*v = label.label(*v)
 			}
 		}
-		for _, c := range t.Chains {
-			for _, r := range c.Rules {
-				for k, p := range r.Parts {
-					r.Parts[k] = label.part(p)
-				}
-			}
+	}
+	for _, c := range t.Chains {
+		for _, r := range c.Rules {
+			r.NameInterfaces(name)
 		}
+	}
+}
+
+// NameInterfaces is [Ruleset.NameInterfaces] of one rule.
+func (r Rule) NameInterfaces(name func(index uint64) string) {
+	for k, p := range r.Parts {
+		r.Parts[k] = labeller(name).part(p)
 	}
 }
 

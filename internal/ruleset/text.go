@@ -22,45 +22,18 @@ func (rs Ruleset) String() string { return rs.Text(Format{}) }
 
 // Text writes the ruleset as nft list ruleset does.
 func (rs Ruleset) Text(f Format) string {
-	texts := make([]string, len(rs.Tables))
-	for i, t := range rs.Tables {
-		texts[i] = t.Text(f)
+	var b strings.Builder
+	p := NewPrinter(&b, f)
+	for i := range rs.Tables {
+		p.table(&rs.Tables[i])
 	}
-	return strings.Join(texts, "")
+	return b.String()
 }
 
 // Text writes the table as nft list table does.
 func (t Table) Text(f Format) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "table %s %s {%s\n", t.Family, t.Name, f.handle(t.Handle))
-	if len(t.Flags) > 0 {
-		fmt.Fprintf(&b, "\tflags %s\n", strings.Join(t.Flags, ","))
-	}
-	if t.Comment != "" {
-		fmt.Fprintf(&b, "\tcomment %s\n", quote(t.Comment))
-	}
-	if len(t.Flags) > 0 && len(t.Objects)+len(t.Sets)+len(t.Chains) > 0 {
-		b.WriteByte('\n')
-	}
-	var blocks []string
-	for _, o := range t.Objects {
-		blocks = append(blocks, o.Text(f))
-	}
-	for _, s := range t.Sets {
-		if !s.Anonymous {
-			blocks = append(blocks, s.Text(f))
-		}
-	}
-	for _, ft := range t.Flowtables {
-		blocks = append(blocks, ft.Text(f))
-	}
-	for _, c := range t.Chains {
-		if !c.Anonymous {
-			blocks = append(blocks, c.Text(f))
-		}
-	}
-	b.WriteString(strings.Join(blocks, "\n"))
-	b.WriteString("}\n")
+	NewPrinter(&b, f).table(&t)
 	return b.String()
 }
 
@@ -296,21 +269,7 @@ func duration(ms uint64) string {
 // Text writes the chain as it stands in a table.
 func (c Chain) Text(f Format) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "\tchain %s {%s\n", c.Name, f.handle(c.Handle))
-	if c.Comment != "" {
-		fmt.Fprintf(&b, "\t\tcomment %s\n", quote(c.Comment))
-	}
-	flags := ""
-	if len(c.Flags) > 0 {
-		flags = fmt.Sprintf(" flags %s;", strings.Join(c.Flags, ","))
-	}
-	if c.Base != nil {
-		fmt.Fprintf(&b, "\t\t%s%s\n", c.Base, flags)
-	}
-	for _, r := range c.Rules {
-		fmt.Fprintf(&b, "\t\t%s%s\n", r.text(f), f.handle(r.Handle))
-	}
-	b.WriteString("\t}\n")
+	NewPrinter(&b, f).chain(&c)
 	return b.String()
 }
 
