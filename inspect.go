@@ -26,6 +26,8 @@ type inspectFlags struct {
 	noExplain, all               bool
 	save                         string
 	watch                        watchFlags
+	scope                        scopeFlags
+	source                       sourceFlags
 }
 
 func inspectCommand() *cobra.Command {
@@ -36,13 +38,19 @@ func inspectCommand() *cobra.Command {
 		Long: `Print the nftables ruleset of this host with a plain sentence for each hook,
 chain, rule and set: what it matches, what it does, and what follows for the
 packet. Any ruleset is read, whoever made it: nftnet, Docker, iptables-nft,
-firewalld, ufw. What is not understood yet is shown as such, never left out.
+firewalld, ufw. What is not understood yet is shown as such, never left out. --container, --netns and --file
+read another ruleset than the host's own; --table, --chain and --network show a
+part of one, and say what they leave out.
 
 Bridges, addresses and comments carry the names of Docker's networks and
 containers, where Docker answers on its socket. Nothing is changed. Needs root,
-or CAP_NET_ADMIN.`,
+or CAP_NET_ADMIN; --file does not.`,
 		Example: `  nftnet inspect                       everything
   nftnet inspect --table nftnet        one table
+  nftnet inspect --chain DOCKER-USER   one chain, with the sets it looks up
+  nftnet inspect --network web         what is there for one Docker network
+  nftnet inspect --container web-1     the ruleset inside a container
+  nftnet inspect --file rules.nft      a saved ruleset, as nft would load it
   nftnet inspect --brief               hooks and chains only
   nftnet inspect --format nft          as nft list ruleset prints it
   nftnet inspect --format json         for programs
@@ -61,7 +69,7 @@ or CAP_NET_ADMIN.`,
 			case f.watch.on:
 				return runWatch(cmd.Context(), f, cmd.OutOrStdout(), cmd.ErrOrStderr())
 			}
-			return writeOutput(f.output, cmd.OutOrStdout(), func(out io.Writer) error {
+			return f.show(cmd.OutOrStdout(), func(out io.Writer) error {
 				return runInspect(cmd.Context(), f, out, cmd.ErrOrStderr())
 			})
 		},
@@ -76,12 +84,15 @@ or CAP_NET_ADMIN.`,
 	flags.BoolVar(&f.brief, "brief", false, "show hooks and chains only")
 	flags.BoolVar(&f.all, "all", false, "show every element of large sets")
 	dockerFlag(cmd, &f.docker)
+	f.scope.register(cmd)
+	f.source.register(cmd)
 	flags.StringVar(&f.color, "color", "auto", "auto, always or never; auto is for a terminal without NO_COLOR")
 	flags.IntVar(&f.width, "width", 0, "columns of prose (default: the terminal's, at most 100)")
 	flags.StringVar(&f.save, "save", "", `write the ruleset to a file for "nftnet inspect diff", and print nothing`)
 	f.watch.register(cmd)
 	cmd.AddCommand(diffCommand())
 	completeWords(cmd, map[string][]string{"format": {"text", "nft", "json", "html"}, "color": {"auto", "always", "never"}})
+	completeInspect(cmd, &f)
 	return cmd
 }
 
@@ -94,34 +105,43 @@ func completeWords(cmd *cobra.Command, flags map[string][]string) {
 }
 
 func runInspect(ctx context.Context, f inspectFlags, out, errOut io.Writer) error {
-	if err := checkFormat(f.format, "text", "nft", "json", "html"); err != nil {
+	if err := f.check(); err != nil {
 		return err
 	}
 	options, err := f.options()
 	if err != nil {
 		return err
 	}
-	if f.format == "nft" {
+	if f.source.rootless() {
+		return runAsRoot(ctx)
+	}
+	if f.format == "nft" && f.whole() {
 		return streamNFT(ctx, options, out)
 	}
-	rs, err := readRuleset(ctx)
+	stop := progress(errOut, "reading the ruleset")
+	rs, err := f.source.read(ctx, f.docker)
+	stop()
 	if err != nil {
 		return err
 	}
-	if f.table != "" && !hasTable(rs, options) {
-		return fmt.Errorf("there is no table %q: the ruleset has %s", f.table, tableList(rs))
+	if err := f.tableError(rs, options); err != nil {
+		return err
 	}
-	names, err := dockerNames(ctx, f.docker)
-	if err != nil {
-		fmt.Fprintln(errOut, "nftnet: names are missing:", err)
+	names := f.scope.names(ctx, f, errOut)
+	if f.source == (sourceFlags{}) {
+		names.Listening = hostListeners()
 	}
-	names.Listening = hostListeners()
 	model := inspect.NewModel(rs, names)
+	if options.Only, err = f.scope.selection(model, names, options); err != nil {
+		return err
+	}
 	switch f.format {
+	case "nft":
+		return view.NFT(out, model, options)
 	case "json":
 		return view.JSON(out, model, options)
 	case "html":
-		return view.HTML(out, model, options, thisPage())
+		return view.HTML(out, model, options, f.source.page())
 	}
 	return view.Text(out, model, options)
 }

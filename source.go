@@ -23,8 +23,8 @@ type source interface {
 	io.Closer
 }
 
-// openSource opens what the user names: "live" for the running kernel, or a
-// file that "nftnet inspect --save" wrote.
+// openSource opens what the user names: "live" for the running kernel, else a
+// file: one that "nftnet inspect --save" wrote, or one in nft's text or JSON.
 func openSource(spec string) (source, error) {
 	if spec == liveSource {
 		conn, err := kernel.Open()
@@ -33,14 +33,24 @@ func openSource(spec string) (source, error) {
 		}
 		return conn, nil
 	}
+	if spec == "-" {
+		return nftFile(spec), nil
+	}
 	f, err := os.Open(spec)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
+	head := make([]byte, len(kernel.SnapshotHead))
+	if n, _ := io.ReadFull(f, head); string(head[:n]) != kernel.SnapshotHead {
+		return nftFile(spec), nil
+	}
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return nil, err
+	}
 	s, err := kernel.ReadSnapshot(f)
 	if err != nil {
-		return nil, fmt.Errorf("%s is no file of nftnet inspect --save: %w", spec, err)
+		return nil, fmt.Errorf("%s: %w", spec, err)
 	}
 	return savedSource{s}, nil
 }
@@ -50,6 +60,16 @@ type savedSource struct{ kernel.Snapshot }
 
 func (savedSource) Close() error { return nil }
 
+// nftFile is a file that the nft program reads for us.
+type nftFile string
+
+// Read implements source; the whole file is read, whatever the filter.
+func (f nftFile) Read(kernel.Filter) (ruleset.Ruleset, error) {
+	return readFile(context.Background(), string(f))
+}
+
+func (nftFile) Close() error { return nil }
+
 // readSource reads the ruleset of a source.
 func readSource(ctx context.Context, spec string) (ruleset.Ruleset, error) {
 	s, err := openSource(spec)
@@ -58,6 +78,9 @@ func readSource(ctx context.Context, spec string) (ruleset.Ruleset, error) {
 	}
 	defer s.Close()
 	rs, err := inspect.Read(ctx, s)
+	if spec != liveSource {
+		return rs, err
+	}
 	return rs, needsRoot(err)
 }
 

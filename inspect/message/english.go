@@ -38,6 +38,14 @@ var English = Catalogue{
 		"ruleset.opaque.one":  "{n} rule or set has parts that are not understood yet; it is marked.",
 		"ruleset.opaque.many": "{n} rules and sets have parts that are not understood yet; they are marked.",
 
+		// What is shown of it.
+		"select.chain":      "Shown is chain {chains}, with the sets that its rules look up.",
+		"select.network":    "Shown is what names network {network}: {signs}.",
+		"select.nothing":    "Nothing names network {network}: {signs}.",
+		"select.id":         "{id} in a comment",
+		"select.left":       "{rules} and {elements} that do not are left out, though packets of the network may meet them too: rules for all networks are among them.",
+		"iface.bridge.bare": "bridge {name}",
+
 		// Hooks.
 		"hook.name.ip":            "hook {hook}",
 		"hook.name.bridge":        "bridge hook {hook}",

@@ -61,10 +61,10 @@ func newHTMLBuilder(m *inspect.Model, o Options) *htmlBuilder {
 		object := inspect.Object{Kind: inspect.KindTable, Family: t.Family, Table: t.Name}
 		h.shown[object] = true
 		for _, c := range t.Chains {
-			h.shown[chainOf(object, c.Name)] = true
+			h.shown[chainOf(object, c.Name)] = o.Only.Has(chainOf(object, c.Name))
 		}
 		for _, s := range t.Sets {
-			h.shown[setOf(object, s.Name)] = !s.Anonymous && !o.Brief
+			h.shown[setOf(object, s.Name)] = !s.Anonymous && !o.Brief && o.Only.Has(setOf(object, s.Name))
 		}
 	}
 	return h
@@ -104,15 +104,20 @@ func (h *htmlBuilder) table(t *ruleset.Table) htmlTable {
 		Definition: h.code(inner(bare.Text(ruleset.Format{})), o), Notes: h.notes(o),
 	}
 	for _, c := range h.m.Order(t) {
-		out.Chains = append(out.Chains, h.chain(o, c))
+		if h.shown[chainOf(o, c.Name)] {
+			out.Chains = append(out.Chains, h.chain(o, c))
+		}
 	}
 	if h.o.Brief {
 		return out
 	}
 	for i := range t.Sets {
-		if s := &t.Sets[i]; !s.Anonymous {
+		if s := &t.Sets[i]; h.shown[setOf(o, s.Name)] {
 			out.Sets = append(out.Sets, h.set(o, s))
 		}
+	}
+	if h.o.Only != nil {
+		return out
 	}
 	f := h.o.format()
 	f.Handles = false
@@ -140,7 +145,9 @@ func (h *htmlBuilder) chain(table inspect.Object, c *ruleset.Chain) htmlBlock {
 	}
 	o.Kind = inspect.KindRule
 	for i, r := range c.Rules {
-		o.Index = i
+		if o.Index = i; !h.o.Only.Has(o) {
+			continue
+		}
 		item := htmlItem{
 			ID: anchor(o), N: i + 1, Handle: r.Handle, Notes: h.notes(o),
 			// A chain inside of a rule is written with the indent of a table.
@@ -165,7 +172,9 @@ func (h *htmlBuilder) set(table inspect.Object, s *ruleset.Set) htmlBlock {
 	}
 	o.Kind = inspect.KindElement
 	for i, e := range s.Elements {
-		o.Index = i
+		if o.Index = i; !h.o.Only.Has(o) {
+			continue
+		}
 		out.Items = append(out.Items, htmlItem{ID: anchor(o), N: i + 1, Code: h.code(element(e, h.o), table), Notes: h.notes(o)})
 	}
 	return out

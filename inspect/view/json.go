@@ -186,10 +186,14 @@ func NewDocument(m *inspect.Model, o Options) Document {
 	n := documents{m: m, o: o}
 	d.Notes = n.notes(inspect.Object{Kind: inspect.KindRuleset})
 	for _, u := range m.Unknown() {
-		d.Unknown = append(d.Unknown, u.String())
+		if o.Only.Has(u) {
+			d.Unknown = append(d.Unknown, u.String())
+		}
 	}
 	for _, h := range m.Hooks {
-		d.Hooks = append(d.Hooks, n.hook(h))
+		if o.Only.Has(h.Object) {
+			d.Hooks = append(d.Hooks, n.hook(h))
+		}
 	}
 	for i := range m.Ruleset.Tables {
 		if t := &m.Ruleset.Tables[i]; o.shows(t) {
@@ -237,11 +241,15 @@ func (d documents) table(t *ruleset.Table) Table {
 		Family: string(t.Family), Name: t.Name, Flags: t.Flags, Handle: t.Handle,
 		Maker: makerOf(d.m, o), Notes: d.notes(o), Chains: []Chain{}, Sets: []Set{},
 	}
+	has := d.o.Only.Has
 	for _, c := range d.m.Order(t) {
-		out.Chains = append(out.Chains, d.chain(o, c))
+		if has(inspect.Object{Kind: inspect.KindChain, Family: t.Family, Table: t.Name, Chain: c.Name}) {
+			out.Chains = append(out.Chains, d.chain(o, c))
+		}
 	}
 	for i := range t.Sets {
-		if s := &t.Sets[i]; !s.Anonymous && !d.o.Brief {
+		s := &t.Sets[i]
+		if !s.Anonymous && !d.o.Brief && has(inspect.Object{Kind: inspect.KindSet, Family: t.Family, Table: t.Name, Set: s.Name}) {
 			out.Sets = append(out.Sets, d.set(o, s))
 		}
 	}
@@ -267,7 +275,9 @@ func (d documents) chain(o inspect.Object, c *ruleset.Chain) Chain {
 	}
 	o.Kind = inspect.KindRule
 	for i, r := range c.Rules {
-		o.Index = i
+		if o.Index = i; !d.o.Only.Has(o) {
+			continue
+		}
 		rule := Rule{
 			Index: i + 1, NFT: r.Text(ruleset.Format{Stateless: d.o.HideCounters}), Handle: r.Handle,
 			Comment: r.Comment, Owner: ownerOf(r.Comment), Notes: d.notes(o),
@@ -297,7 +307,9 @@ func (d documents) set(o inspect.Object, s *ruleset.Set) Set {
 	}
 	o.Kind = inspect.KindElement
 	for i, e := range s.Elements {
-		o.Index = i
+		if o.Index = i; !d.o.Only.Has(o) {
+			continue
+		}
 		out.Elements = append(out.Elements, Element{
 			Index: i + 1, NFT: element(e, d.o), Key: e.KeyText(), Data: e.DataText(), Comment: e.Comment,
 			Owner: ownerOf(e.Comment), Counter: d.counter(e.Counter), TimeoutMS: e.Timeout, ExpiresMS: e.Expires,

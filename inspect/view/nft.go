@@ -13,7 +13,7 @@ func NFT(w io.Writer, m *inspect.Model, o Options) error {
 		if !o.shows(t) {
 			continue
 		}
-		if _, err := io.WriteString(w, t.Text(o.format())); err != nil {
+		if _, err := io.WriteString(w, o.Only.Table(*t).Text(o.format())); err != nil {
 			return err
 		}
 	}

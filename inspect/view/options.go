@@ -30,6 +30,8 @@ type Options struct {
 	// Explanations still speak of the others.
 	Family ruleset.Family
 	Table  string
+	// Only chooses what is shown of those tables; nil chooses all.
+	Only *inspect.Selection
 }
 
 const defaultWidth = 80
@@ -46,11 +48,16 @@ func (o Options) format() ruleset.Format {
 }
 
 func (o Options) shows(t *ruleset.Table) bool {
-	return (o.Family == "" || o.Family == t.Family) && (o.Table == "" || o.Table == t.Name)
+	return (o.Family == "" || o.Family == t.Family) && (o.Table == "" || o.Table == t.Name) &&
+		o.Only.Has(inspect.Object{Kind: inspect.KindTable, Family: t.Family, Table: t.Name})
 }
 
-// notes are the notes on an object that o wants to see.
+// notes are the notes on an object that o wants to see. Where a part of the
+// ruleset is chosen they always say which, in place of what the whole is.
 func (o Options) notes(m *inspect.Model, object inspect.Object) []inspect.Note {
+	if o.Only != nil && object.Kind == inspect.KindRuleset {
+		return o.Only.Notes()
+	}
 	if o.HideNotes {
 		return nil
 	}

@@ -72,9 +72,12 @@ func (t *text) note(indent int, n inspect.Note) {
 
 // opening writes what the ruleset is and its hooks.
 func (t *text) opening() {
-	if !t.o.HideNotes {
-		t.notes(0, inspect.Object{Kind: inspect.KindRuleset})
+	t.notes(0, inspect.Object{Kind: inspect.KindRuleset})
+	if t.o.Only != nil || !t.o.HideNotes {
 		t.blank()
+	}
+	if t.o.Only != nil {
+		return
 	}
 	t.overview()
 	for _, h := range t.m.Hooks {
@@ -102,6 +105,9 @@ func (t *text) table(table *ruleset.Table) {
 		if s := &table.Sets[i]; !s.Anonymous {
 			t.set(o, s)
 		}
+	}
+	if t.o.Only != nil {
+		return
 	}
 	for _, x := range table.Objects {
 		t.plain(x.Text(t.o.format()))
@@ -133,6 +139,9 @@ func (t *text) handle(h uint64) string {
 func (t *text) chain(table inspect.Object, c *ruleset.Chain) {
 	o := table
 	o.Kind, o.Chain = inspect.KindChain, c.Name
+	if !t.o.Only.Has(o) {
+		return
+	}
 	t.line(2, t.style.header, "chain "+c.Name+t.handle(c.Handle))
 	if c.Base != nil {
 		t.line(4, t.style.nft, c.Base.String())
@@ -144,7 +153,9 @@ func (t *text) chain(table inspect.Object, c *ruleset.Chain) {
 	}
 	o.Kind = inspect.KindRule
 	for i, r := range c.Rules {
-		o.Index = i
+		if o.Index = i; !t.o.Only.Has(o) {
+			continue
+		}
 		// A chain within a rule is of several lines.
 		first, rest, _ := strings.Cut(r.Text(t.o.format())+t.handle(r.Handle), "\n")
 		t.line(2, t.style.nft, fmt.Sprintf("%4d  %s", i+1, first))
@@ -173,6 +184,9 @@ func fromIPTables(r ruleset.Rule) bool {
 func (t *text) set(table inspect.Object, s *ruleset.Set) {
 	o := table
 	o.Kind, o.Set = inspect.KindSet, s.Name
+	if !t.o.Only.Has(o) {
+		return
+	}
 	head, definition := setHead(*s)
 	t.line(2, t.style.header, head+t.handle(s.Handle))
 	for _, l := range definition {
@@ -181,16 +195,21 @@ func (t *text) set(table inspect.Object, s *ruleset.Set) {
 	t.notes(4, o)
 	t.blank()
 	o.Kind = inspect.KindElement
-	shown := len(s.Elements)
-	if !t.o.All {
-		shown = min(shown, shownElements)
-	}
-	for i, e := range s.Elements[:shown] {
+	shown, rest := 0, 0
+	for i, e := range s.Elements {
 		o.Index = i
+		switch {
+		case !t.o.Only.Has(o):
+			continue
+		case shown == shownElements && !t.o.All:
+			rest++
+			continue
+		}
+		shown++
 		t.line(6, t.style.nft, element(e, t.o))
 		t.notes(10, o)
 	}
-	if rest := len(s.Elements) - shown; rest > 0 {
+	if rest > 0 {
 		t.line(6, t.style.levels[inspect.Info], t.m.Language().Count("view.more", uint64(rest)))
 	}
 	if shown > 0 {

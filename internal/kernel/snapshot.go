@@ -17,6 +17,9 @@ import (
 // when older programs could not read a newer snapshot right.
 const SnapshotVersion = 1
 
+// SnapshotHead is how the encoding of a [Snapshot] begins: no file of nft's does.
+const SnapshotHead = `{"nftnet_snapshot":`
+
 // Snapshot is the whole ruleset as it was at one moment, in the kernel's own
 // answers: a program that understands more reads more from an old one.
 type Snapshot struct {
