@@ -45,14 +45,15 @@ or CAP_NET_ADMIN.`,
   nftnet inspect --table nftnet        one table
   nftnet inspect --brief               hooks and chains only
   nftnet inspect --format nft          as nft list ruleset prints it
-  nftnet inspect --format json         for programs`,
+  nftnet inspect --format json         as nft -j list ruleset prints it, and more
+  nftnet inspect --format document     with the explanations, for programs`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return runInspect(cmd.Context(), f, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&f.format, "format", "text", "text, nft or json")
+	flags.StringVar(&f.format, "format", "text", "text, nft, json or document")
 	flags.StringVar(&f.table, "table", "", `show one table only: "NAME", or "FAMILY NAME" as in "ip filter"`)
 	flags.BoolVar(&f.handles, "handles", false, "show the kernel's handle of each object")
 	flags.BoolVar(&f.noCounters, "no-counters", false, "leave out the numbers of counters")
@@ -62,7 +63,7 @@ or CAP_NET_ADMIN.`,
 	dockerFlag(cmd, &f.docker)
 	flags.StringVar(&f.color, "color", "auto", "auto, always or never; auto is for a terminal without NO_COLOR")
 	flags.IntVar(&f.width, "width", 0, "columns of prose (default: the terminal's, at most 100)")
-	completeWords(cmd, map[string][]string{"format": {"text", "nft", "json"}, "color": {"auto", "always", "never"}})
+	completeWords(cmd, map[string][]string{"format": {"text", "nft", "json", "document"}, "color": {"auto", "always", "never"}})
 	return cmd
 }
 
@@ -75,7 +76,7 @@ func completeWords(cmd *cobra.Command, flags map[string][]string) {
 }
 
 func runInspect(ctx context.Context, f inspectFlags, out, errOut io.Writer) error {
-	if err := checkFormat(f.format, "text", "nft", "json"); err != nil {
+	if err := checkFormat(f.format, "text", "nft", "json", "document"); err != nil {
 		return err
 	}
 	options, err := f.options()
@@ -89,16 +90,19 @@ func runInspect(ctx context.Context, f inspectFlags, out, errOut io.Writer) erro
 	if f.table != "" && !hasTable(rs, options) {
 		return fmt.Errorf("there is no table %q: the ruleset has %s", f.table, tableList(rs))
 	}
-	if f.format == "nft" {
+	switch f.format {
+	case "nft":
 		return view.NFT(out, inspect.NewModel(rs, inspect.Names{}), options)
+	case "json":
+		return view.JSON(out, inspect.NewModel(rs, inspect.Names{}), options, version)
 	}
 	names, err := dockerNames(ctx, f.docker)
 	if err != nil {
 		fmt.Fprintln(errOut, "nftnet: names are missing:", err)
 	}
 	model := inspect.NewModel(rs, names)
-	if f.format == "json" {
-		return view.JSON(out, model, options)
+	if f.format == "document" {
+		return view.WriteDocument(out, model, options)
 	}
 	return view.Text(out, model, options)
 }

@@ -13,6 +13,7 @@ import (
 	"nftnet/internal/nstest"
 	"nftnet/internal/ruleset"
 	"nftnet/internal/ruleset/nftjson"
+	"nftnet/internal/ruleset/rulesettest"
 )
 
 // leastEqualJSON is the least share of foreign rules and rulesets for which our
@@ -76,6 +77,7 @@ func TestIPTablesRulesOfTheCorpusAreJSON(t *testing.T) {
 	ns := nstest.NewNS(t, "json")
 	conn := open(t, ns)
 	var tally jsonTally
+	var extensions, worded int
 	for _, r := range readCorpusFile(t) {
 		if r.IPTables == "" {
 			continue
@@ -95,8 +97,22 @@ func TestIPTablesRulesOfTheCorpusAreJSON(t *testing.T) {
 			t.Fatalf("%s: %d rules, %d of nft", r.IPTables, len(ours), len(live))
 		}
 		tally.object(t, "rule", r.IPTables, ours[0], r.JSON, live[0])
+		for _, e := range ours[0]["expr"].([]any) {
+			xt, ok := e.(jsonMap)["xt"].(jsonMap)
+			if !ok {
+				continue
+			}
+			extensions++
+			words, _ := xt["iptables"].(string)
+			if words != "" {
+				worded++
+			} else if data, _ := xt["data"].(string); data == "" {
+				t.Errorf("%s: only the name of %v", r.IPTables, xt)
+			}
+		}
 	}
 	tally.check(t, "rules of iptables")
+	t.Logf("%d of %d extensions in the words of iptables, the others as bytes", worded, extensions)
 }
 
 // TestRulesetsOfTheCorpusAreJSONAsByNft holds our JSON of whole foreign rulesets
@@ -146,15 +162,11 @@ func nftJSON(t *testing.T, ns *nstest.NS) []map[string]jsonMap {
 
 func readJSON(t *testing.T, text string) []map[string]jsonMap {
 	t.Helper()
-	var doc struct{ Nftables []map[string]jsonMap }
-	// nft warns on its standard output that it has no JSON for a statement.
-	if _, after, ok := strings.Cut(text, `{"nftables"`); ok {
-		text = `{"nftables"` + after
+	objects, err := rulesettest.ParseJSON(text)
+	if err != nil {
+		t.Fatal(err)
 	}
-	if err := json.Unmarshal([]byte(text), &doc); err != nil {
-		t.Fatalf("%v\n%s", err, text)
-	}
-	return doc.Nftables
+	return objects
 }
 
 func rulesByChain(objects []map[string]jsonMap) map[string][]jsonMap {
@@ -186,7 +198,7 @@ func (c *jsonTally) list(t *testing.T, id string, ours, corpus, live []map[strin
 				theirs = corpus[i][kind]
 			}
 			c.object(t, kind, text, ours[i][kind], theirs, live[i][kind])
-			got, want := comparable(kind, ours[i][kind], true), comparable(kind, live[i][kind], true)
+			got, want := rulesettest.CommonJSON(kind, ours[i][kind], true), rulesettest.CommonJSON(kind, live[i][kind], true)
 			if textInside(live[i][kind]) == "" && !wrongInNft[text] && !reflect.DeepEqual(got, want) {
 				differences.note("json live "+text, marshal(want), marshal(got))
 				t.Errorf("%s: of the same kernel\nnft prints %s\nwe print   %s", text, marshal(want), marshal(got))
@@ -255,59 +267,11 @@ func textInside(rule jsonMap) string {
 
 // content is what an object says beside its place.
 func content(kind string, o jsonMap) any {
-	c, _ := comparable(kind, o, false).(jsonMap)
+	c, _ := rulesettest.CommonJSON(kind, o, false).(jsonMap)
 	for _, place := range []string{"table", "chain", "family", "expires"} {
 		delete(c, place)
 	}
 	return c
-}
-
-// more are the keys that only we have, by the kind of object that they stand in
-// (package nftjson documents them). The flags of a table are nft's, too, but nft
-// 1.0.6 writes the table's name there.
-var more = map[string][]string{
-	"table": {"comment", "flags"}, "chain": {"dev", "comment", "flags"}, "flowtable": {"flags"}, "socket": {"level"},
-	"set":  {"typeof", "auto-merge", "timeout_ms", "gc-interval_ms"},
-	"map":  {"typeof", "map_typeof", "auto-merge", "interval", "timeout_ms", "gc-interval_ms"},
-	"elem": {"timeout_ms", "expires_ms"}, "xt": {"rev", "iptables", "data"},
-}
-
-// comparable is the JSON that stands under a key, without what only we have and
-// what is different each time: times to live, and where the kernel is not the
-// same one, handles and what counters count.
-func comparable(key string, v any, same bool) any {
-	switch v := v.(type) {
-	case jsonMap:
-		out := jsonMap{}
-		for k, member := range v {
-			out[k] = comparable(k, member, same)
-			if list, ok := out[k].([]any); ok && len(list) == 0 {
-				delete(out, k)
-			}
-		}
-		drop := append([]string{"expires"}, more[key]...)
-		if !same {
-			drop = append(drop, "handle", "packets", "bytes", "used", "used_unit")
-		}
-		if _, ok := out["limit"]; ok && key == "elem" {
-			// Of several states of an element nft has the first.
-			drop = append(drop, "counter")
-		}
-		for _, d := range drop {
-			delete(out, d)
-		}
-		return out
-	case []any:
-		out := []any{}
-		for _, member := range v {
-			// nft has no word for this flag of a set.
-			if key != "flags" || member != "dynamic" {
-				out = append(out, comparable("", member, same))
-			}
-		}
-		return out
-	}
-	return v
 }
 
 func marshal(v any) string {

@@ -5,12 +5,13 @@
 // has keys that nft does not use at that place, so that a program that reads
 // nft's JSON reads this:
 //
-//	table, chain    comment; chain: flags
+//	table, chain    comment; chain: flags, and dev, the interfaces of its hook
 //	set, map        typeof and map_typeof, the expressions that it was declared
 //	                by; auto-merge; interval, where a map holds ranges;
 //	                dynamic among the flags; timeout_ms and gc-interval_ms, where
 //	                they are no whole seconds
-//	elem            timeout_ms and expires_ms, where they are no whole seconds
+//	elem            timeout_ms, likewise; every state, as counter and limit, where
+//	                nft has the first
 //	flowtable       flags
 //	xt              rev, and iptables, the words of iptables-save, or data, the
 //	                bytes of the extension, where it is not understood

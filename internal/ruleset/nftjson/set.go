@@ -109,10 +109,7 @@ func (p printer) elementKey(e *ruleset.Element) any {
 		key = interval(e.Key, e.End)
 	}
 	o := span(one("val", key), "timeout", e.Timeout)
-	if !p.stateless {
-		o = span(o, "expires", e.Expires)
-	}
-	o = o.with(e.Comment != "", "comment", e.Comment)
+	o = o.with(e.Expires != 0 && !p.stateless, "expires", e.Expires/1000).with(e.Comment != "", "comment", e.Comment)
 	for _, part := range stateful(e.Counter, e.Extra, e.CounterLast) {
 		if s, ok := p.part(part).(object); ok {
 			o = append(o, s...)
