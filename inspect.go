@@ -53,7 +53,8 @@ or CAP_NET_ADMIN; --file does not.`,
   nftnet inspect --file rules.nft      a saved ruleset, as nft would load it
   nftnet inspect --brief               hooks and chains only
   nftnet inspect --format nft          as nft list ruleset prints it
-  nftnet inspect --format json         for programs
+  nftnet inspect --format json         as nft -j list ruleset prints it, and more
+  nftnet inspect --format document     with the explanations, for programs
   nftnet inspect --format html --output firewall.html
                                        one page for a browser
   nftnet inspect --save FILE           keep it, to compare with later
@@ -75,7 +76,7 @@ or CAP_NET_ADMIN; --file does not.`,
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&f.format, "format", "text", "text, nft, json or html")
+	flags.StringVar(&f.format, "format", "text", "text, nft, json, document or html")
 	flags.StringVarP(&f.output, "output", "o", "", "write into this file instead of standard output")
 	flags.StringVar(&f.table, "table", "", `show one table only: "NAME", or "FAMILY NAME" as in "ip filter"`)
 	flags.BoolVar(&f.handles, "handles", false, "show the kernel's handle of each object")
@@ -91,7 +92,7 @@ or CAP_NET_ADMIN; --file does not.`,
 	flags.StringVar(&f.save, "save", "", `write the ruleset to a file for "nftnet inspect diff", and print nothing`)
 	f.watch.register(cmd)
 	cmd.AddCommand(diffCommand())
-	completeWords(cmd, map[string][]string{"format": {"text", "nft", "json", "html"}, "color": {"auto", "always", "never"}})
+	completeWords(cmd, map[string][]string{"format": {"text", "nft", "json", "document", "html"}, "color": {"auto", "always", "never"}})
 	completeInspect(cmd, &f)
 	return cmd
 }
@@ -139,7 +140,9 @@ func runInspect(ctx context.Context, f inspectFlags, out, errOut io.Writer) erro
 	case "nft":
 		return view.NFT(out, model, options)
 	case "json":
-		return view.JSON(out, model, options)
+		return view.JSON(out, model, options, version)
+	case "document":
+		return view.WriteDocument(out, model, options)
 	case "html":
 		return view.HTML(out, model, options, f.source.page())
 	}

@@ -45,7 +45,7 @@ func (f inspectFlags) check() error {
 		slices.Sort(sources)
 		return fmt.Errorf("%s are not allowed together: one of them is", strings.Join(sources, " and "))
 	}
-	return checkFormat(f.format, "text", "nft", "json", "html")
+	return checkFormat(f.format, "text", "nft", "json", "document", "html")
 }
 
 // show writes into the file that is asked for, or to a person screen by screen.
@@ -63,7 +63,7 @@ func (f inspectFlags) whole() bool {
 
 // names asks Docker, where names are of use, and says why there are none.
 func (s *scopeFlags) names(ctx context.Context, f inspectFlags, errOut io.Writer) inspect.Names {
-	if f.format == "nft" && s.network == "" {
+	if (f.format == "nft" || f.format == "json") && s.network == "" {
 		return inspect.Names{}
 	}
 	names, err := dockerNames(ctx, f.docker)

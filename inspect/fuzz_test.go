@@ -40,8 +40,12 @@ func FuzzModel(f *testing.F) {
 			t.Error(err)
 		}
 		var doc bytes.Buffer
-		if err := view.JSON(&doc, m, view.Options{}); err != nil || !json.Valid(doc.Bytes()) {
+		if err := view.WriteDocument(&doc, m, view.Options{}); err != nil || !json.Valid(doc.Bytes()) {
 			t.Errorf("no JSON: %v", err)
+		}
+		var nft bytes.Buffer
+		if err := view.JSON(&nft, m, view.Options{}, "devel"); err != nil || !json.Valid(nft.Bytes()) {
+			t.Errorf("no JSON of nft's: %v\n%s", err, nft.Bytes())
 		}
 	})
 }

@@ -1,5 +1,5 @@
 // Package view shows an [inspect.Model]: as annotated text for a terminal, as
-// plain nft text, and as JSON. It lays out what package inspect says and adds
+// plain nft text, as the JSON of nft, and as a JSON document with explanations. It lays out what package inspect says and adds
 // nothing of its own.
 package view
 

@@ -151,9 +151,9 @@ func smallModel() *inspect.Model {
 	}}}, hostNames())
 }
 
-func TestJSON(t *testing.T) {
+func TestDocument(t *testing.T) {
 	var b bytes.Buffer
-	if err := view.JSON(&b, smallModel(), view.Options{}); err != nil {
+	if err := view.WriteDocument(&b, smallModel(), view.Options{}); err != nil {
 		t.Fatal(err)
 	}
 	golden.Check(t, filepath.Join("testdata", "document.json"), b.String())
@@ -238,7 +238,7 @@ func (broken) Write([]byte) (int, error) { return 0, errors.New("no space left")
 func TestErrorsOfTheWriter(t *testing.T) {
 	m := hostModel(inspect.Names{})
 	for name, err := range map[string]error{
-		"text": view.Text(broken{}, m, view.Options{}), "nft": view.NFT(broken{}, m, view.Options{}), "json": view.JSON(broken{}, m, view.Options{}),
+		"text": view.Text(broken{}, m, view.Options{}), "nft": view.NFT(broken{}, m, view.Options{}), "json": view.JSON(broken{}, m, view.Options{}, "devel"), "document": view.WriteDocument(broken{}, m, view.Options{}),
 	} {
 		if err == nil {
 			t.Errorf("%s: the error is lost", name)

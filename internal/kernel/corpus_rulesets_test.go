@@ -20,7 +20,10 @@ import (
 // line. They are not part of the module.
 const rulesetsFile = "../../../shared/corpus/rulesets.jsonl"
 
-type corpusRuleset struct{ ID, Text string }
+type corpusRuleset struct {
+	ID, Text string
+	JSON     struct{ Nftables []map[string]map[string]any }
+}
 
 // The least shares of foreign rules and rulesets that must be printed as nft
 // prints them.

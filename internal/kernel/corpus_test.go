@@ -34,6 +34,7 @@ type corpusRule struct {
 	Rule     string
 	Setup    []string
 	IPTables string
+	JSON     map[string]any
 }
 
 var listDifferences = flag.String("differences", "", "file for the rules that are printed in other words than nft's")

@@ -135,16 +135,11 @@ func (d *ruleDecoder) reject(as attrs, _ rs.Opaque) bool {
 		// Written out, the answer implies the check.
 		d.remove(networkLayer)
 	}
-	if with == rejectDefault[d.family] {
+	if with == rs.RejectDefault(d.family) {
 		with = ""
 	}
 	d.add(rs.Reject{With: with})
 	return true
-}
-
-var rejectDefault = map[rs.Family]string{
-	rs.FamilyIP: "icmp port-unreachable", rs.FamilyIP6: "icmpv6 port-unreachable",
-	rs.FamilyInet: "icmpx port-unreachable", rs.FamilyBridge: "icmpx port-unreachable", rs.FamilyNetdev: "icmpx port-unreachable",
 }
 
 // rejectICMP is an answer of the packet's own family, which the rule must have

@@ -52,6 +52,11 @@ func (x Exthdr) String() string {
 	return joined(kind, x.Name, field)
 }
 
+// Unnamed says whether nft has no name for the option.
+func (x Exthdr) Unnamed() bool {
+	return !slices.ContainsFunc(options[x.Kind], func(o option) bool { return o.name == x.Name })
+}
+
 func (Exthdr) expr() {}
 
 // optionField is a field of an option, in bits from its beginning.

@@ -56,11 +56,9 @@ func Is(left Expr, right Value) Compare { return Compare{left, Equal, right} }
 func IsNot(left Expr, right Value) Compare { return Compare{left, NotEqual, right} }
 
 func (c Compare) String() string {
-	masked, isMasked := c.Left.(Masked)
 	switch {
-	case isMasked && masked.Mask.Type.IsFlags() && strings.Contains(masked.Mask.String(), ",") &&
-		(c.Op == Equal || c.Op == NotEqual || c.Op == ""):
-		// "syn / syn,ack": of these flags exactly those.
+	case c.OfFlags():
+		masked := c.Left.(Masked)
 		return masked.Expr.String() + " " + c.Op.text() + c.Right.String() + " / " + masked.Mask.String()
 	case isOperation(c.Left), c.Right.Type.IsFlags() && !c.Right.Type.IsConcat() && c.Right.Type != TypeCtLabel:
 		// nft leaves "==" out only where it cannot be mistaken for a test of bits.
@@ -74,6 +72,14 @@ func (c Compare) String() string {
 		return c.Left.String() + " " + string(op) + " " + operand(c.Left, c.Right)
 	}
 	return c.Left.String() + " " + c.Op.text() + operand(c.Left, c.Right)
+}
+
+// OfFlags says whether c asks for exactly some of several flags, which nft
+// writes "syn / syn,ack".
+func (c Compare) OfFlags() bool {
+	masked, ok := c.Left.(Masked)
+	return ok && masked.Mask.Type.IsFlags() && strings.Contains(masked.Mask.String(), ",") &&
+		(c.Op == Equal || c.Op == NotEqual || c.Op == "")
 }
 
 // operand writes a constant that stands against an expression: bytes of a

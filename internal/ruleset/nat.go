@@ -67,7 +67,7 @@ func (n NAT) target() string {
 func (n NAT) addrText() string {
 	brackets := n.Port.Data != "" && n.Addr.Type == TypeIPv6Addr
 	if n.AddrEnd.Data != "" {
-		if p, ok := prefixOf(n.Addr, n.AddrEnd); ok && !brackets {
+		if p, ok := PrefixOf(n.Addr, n.AddrEnd); ok && !brackets {
 			return p.String()
 		}
 	}

@@ -1,10 +1,13 @@
 package ruleset
 
-import "net/netip"
+import (
+	"net/netip"
+	"strings"
+)
 
-// prefixOf is the prefix whose first and last address are a and b; false where
+// PrefixOf is the prefix whose first and last address are a and b; false where
 // there is none.
-func prefixOf(a, b Value) (netip.Prefix, bool) {
+func PrefixOf(a, b Value) (netip.Prefix, bool) {
 	first, ok1 := a.Addr()
 	last, ok2 := b.Addr()
 	if !ok1 || !ok2 || first.BitLen() != last.BitLen() {
@@ -20,6 +23,14 @@ func prefixOf(a, b Value) (netip.Prefix, bool) {
 		}
 	}
 	return netip.Prefix{}, false
+}
+
+// WildcardOf is the beginning of interface names whose first and last are a and
+// b, from "eth" to "eth\xff\xff..."; false where there is none.
+func WildcardOf(a, b Value) (Value, bool) {
+	begin := strings.TrimRight(a.Data, "\x00")
+	ok := a.Type == TypeIfname && b.Data == begin+strings.Repeat("\xff", len(a.Data)-len(begin))
+	return Value{Type: TypeIfname, Data: begin}, ok
 }
 
 // LastAddr is the last address of a prefix.

@@ -86,6 +86,18 @@ func (r Reject) String() string {
 	return "reject with " + r.With
 }
 
+// RejectDefault is what a reject that names no answer answers in a table of the
+// family: port unreachable, in the family's own words.
+func RejectDefault(f Family) string {
+	switch f {
+	case FamilyIP:
+		return "icmp port-unreachable"
+	case FamilyIP6:
+		return "icmpv6 port-unreachable"
+	}
+	return "icmpx port-unreachable"
+}
+
 // Log writes a line about the packet to the kernel's log.
 type Log struct {
 	Prefix string
@@ -152,16 +164,21 @@ func (l Limit) String() string {
 	return joined("limit rate", over, rate, burst)
 }
 
-// byteRate writes a number of bytes in the largest unit that divides it, as
-// nft does.
+// byteRate writes a number of bytes as nft does.
 func byteRate(n uint64) string {
+	n, unit := ByteUnit(n)
+	return fmt.Sprintf("%d %s", n, unit)
+}
+
+// ByteUnit is a number of bytes in the largest unit of nft's that divides it.
+func ByteUnit(n uint64) (uint64, string) {
 	units := []string{"bytes", "kbytes", "mbytes"}
 	i := 0
 	for i < len(units)-1 && n != 0 && n%1024 == 0 {
 		n /= 1024
 		i++
 	}
-	return fmt.Sprintf("%d %s", n, units[i])
+	return n, units[i]
 }
 
 // Mangle sets a meta or ct key, or bytes of the packet, to a constant, or where

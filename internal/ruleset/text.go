@@ -228,12 +228,11 @@ func rangeText(a, b Value) string {
 	if a == b {
 		return memberText(a)
 	}
-	if p, ok := prefixOf(a, b); ok {
+	if p, ok := PrefixOf(a, b); ok {
 		return p.String()
 	}
-	if begin := strings.TrimRight(a.Data, "\x00"); a.Type == TypeIfname && b.Data == begin+strings.Repeat("\xff", len(a.Data)-len(begin)) {
-		// From "eth" to "eth\xff\xff...": all names that begin so.
-		return Value{Type: TypeIfname, Data: begin}.String()
+	if names, ok := WildcardOf(a, b); ok {
+		return names.String()
 	}
 	return a.numeric() + "-" + b.numeric()
 }

@@ -105,7 +105,7 @@ func xtNetmap(x *xtInfo) (xtWords, bool) {
 // netmap is the prefix between two addresses.
 func (x *xtInfo) netmap(lo, hi int) string {
 	a, b := Addr(x.addr(lo)), Addr(x.addr(hi))
-	if p, ok := prefixOf(a, b); ok {
+	if p, ok := PrefixOf(a, b); ok {
 		return p.String()
 	}
 	return a.String() + "-" + b.String()

@@ -5,6 +5,10 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"nftnet/internal/ruleset/rulesettest"
 )
 
 // prose is text with its line breaks and indents folded: sentences are wrapped.
@@ -54,6 +58,24 @@ func TestInspectOurTable(t *testing.T) {
 	}
 }
 
+// sameJSON holds our JSON of the ruleset against nft's: everything but who wrote
+// it, in the same order.
+func sameJSON(t *testing.T, ours, theirs string) {
+	t.Helper()
+	got, err := rulesettest.ParseJSON(ours)
+	want, err2 := rulesettest.ParseJSON(theirs)
+	if err != nil || err2 != nil || len(got) != len(want) || len(got) < 20 {
+		t.Fatalf("--format json: %d objects, nft has %d: %v, %v", len(got), len(want), err, err2)
+	}
+	for i := range want[1:] {
+		for kind, o := range want[i+1] {
+			if diff := cmp.Diff(rulesettest.CommonJSON(kind, o, false), rulesettest.CommonJSON(kind, got[i+1][kind], false)); diff != "" {
+				t.Errorf("--format json, object %d, a %s (-nft +nftnet):\n%s", i+1, kind, diff)
+			}
+		}
+	}
+}
+
 func TestInspectFormats(t *testing.T) {
 	w := web(t)
 	if got, want := w.nftnet(t, "inspect", "--table", "inet nftnet", "--format", "nft", "--no-counters"), w.Exec(t, "nft", "-s", "list", "table", "inet", "nftnet"); sortedLines(got) != sortedLines(want) {
@@ -63,9 +85,10 @@ func TestInspectFormats(t *testing.T) {
 		Version int
 		Tables  []struct{ Name string }
 	}
-	if err := json.Unmarshal([]byte(w.nftnet(t, "inspect", "--format", "json")), &doc); err != nil || doc.Version != 1 || len(doc.Tables) == 0 {
-		t.Errorf("--format json: %+v, %v", doc, err)
+	if err := json.Unmarshal([]byte(w.nftnet(t, "inspect", "--format", "document")), &doc); err != nil || doc.Version != 1 || len(doc.Tables) == 0 {
+		t.Errorf("--format document: %+v, %v", doc, err)
 	}
+	sameJSON(t, w.nftnet(t, "inspect", "--format", "json"), w.Exec(t, "nft", "-j", "list", "ruleset"))
 	for _, row := range []struct {
 		args []string
 		word string
