@@ -43,8 +43,10 @@ func (f inspectFlags) checkWatch(cmd *cobra.Command) error {
 		return errors.New("--counters and --interval are allowed with --watch only")
 	case w.on && f.save != "":
 		return errors.New("--watch and --save are not allowed together")
-	case w.on && f.table != "":
-		return errors.New("--watch follows every table: --table is not allowed with it")
+	case w.on && (f.table != "" || !f.whole()):
+		return errors.New("--watch follows the whole ruleset of this host: --table, --chain, --network, --container, --netns and --file are not allowed with it")
+	case f.save != "" && (f.table != "" || !f.whole()):
+		return errors.New("--save keeps the whole ruleset of this host: --table, --chain, --network, --container, --netns and --file are not allowed with it")
 	case w.on && w.interval < minInterval:
 		return fmt.Errorf("interval %v is not allowed: %v or more is", w.interval, minInterval)
 	case w.on:

@@ -66,12 +66,15 @@ func Load(ctx context.Context, name string, text []byte) (ruleset.Ruleset, error
 	if err != nil {
 		return ruleset.Ruleset{}, fmt.Errorf("reading %s needs the nft program, which is not installed: %w", name, exec.ErrNotFound)
 	}
+	text, marks := takeOut(text)
 	conn, err := load(ctx, program, name, text)
 	if err != nil {
 		return ruleset.Ruleset{}, err
 	}
 	defer conn.Close()
-	return conn.Read(kernel.Filter{})
+	out, err := conn.Read(kernel.Filter{})
+	putBack(out, marks)
+	return out, err
 }
 
 // patience bounds how long nft's output is waited for after its end.
