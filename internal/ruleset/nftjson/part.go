@@ -51,14 +51,13 @@ func (p printer) match(m ruleset.Match) object {
 	case ruleset.InRange:
 		return p.relation(m.Op, m.Left, one("range", array{numeric(m.From), numeric(m.To)}))
 	case ruleset.HasAny:
-		o := p.relation(m.Op, m.Left, flags(m.Flags))
-		if m.Op != ruleset.NotEqual {
-			// nft has an operator of its own for bits, which has no sign.
-			o[0].value = "in"
-		} else {
-			o[0].value = "!"
+		// Tests of bits have operators of their own: "in" is what nft's text leaves
+		// out (OP_IMPLICIT), "!" its OP_NEG.
+		op := ruleset.Op("in")
+		if m.Op == ruleset.NotEqual {
+			op = "!"
 		}
-		return o
+		return p.relation(op, m.Left, flags(m.Flags))
 	case ruleset.Lookup:
 		return p.relation(m.Op, m.Left, p.setRef(m.Set, m.Anonymous))
 	}
