@@ -32,7 +32,7 @@ const leastEqual = 0.995
 // TestRulesetsOfTheCorpusAreListedAsByNft reads whole foreign rulesets. What we
 // print must be what nft lists, and where nft loads its own listing to the same
 // bytes, ours must do so too.
-func TestRulesetsOfTheCorpusAreListedAsByNft(t *testing.T) {
+func TestA57RulesetsOfTheCorpusAreListedAsByNft(t *testing.T) {
 	var total, equal, reloadable, same int
 	ns := nstest.NewNS(t, "rulesets")
 	conn := open(t, ns)

@@ -48,7 +48,7 @@ func TestA56ClassicDocker(t *testing.T) {
 				t.Errorf("the text lacks %q", want)
 			}
 		}
-		for _, word := range []string{"unknown", "not understood", "of iptables", "Not whole"} {
+		for _, word := range []string{"unknown", "not understood", "” of iptables", "by iptables as", "Not whole"} {
 			if strings.Contains(text, word) {
 				t.Errorf("the text says %q", word)
 			}
