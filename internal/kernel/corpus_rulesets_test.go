@@ -29,7 +29,7 @@ type corpusRuleset struct {
 // prints them.
 const leastEqual = 0.995
 
-// TestRulesetsOfTheCorpusAreListedAsByNft reads whole foreign rulesets. What we
+// TestA57RulesetsOfTheCorpusAreListedAsByNft reads whole foreign rulesets. What we
 // print must be what nft lists, and where nft loads its own listing to the same
 // bytes, ours must do so too.
 func TestA57RulesetsOfTheCorpusAreListedAsByNft(t *testing.T) {
