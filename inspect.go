@@ -25,6 +25,7 @@ type inspectFlags struct {
 	handles, noCounters, brief   bool
 	noExplain, all               bool
 	save                         string
+	lang                         string
 	watch                        watchFlags
 	scope                        scopeFlags
 	source                       sourceFlags
@@ -91,6 +92,7 @@ or CAP_NET_ADMIN; --file does not.`,
 	flags.IntVar(&f.width, "width", 0, "columns of prose (default: the terminal's, at most 100)")
 	flags.StringVar(&f.save, "save", "", `write the ruleset to a file for "nftnet inspect diff", and print nothing`)
 	f.watch.register(cmd)
+	languageFlag(cmd, &f.lang)
 	cmd.AddCommand(diffCommand())
 	completeWords(cmd, map[string][]string{"format": {"text", "nft", "json", "document", "html"}, "color": {"auto", "always", "never"}})
 	completeInspect(cmd, &f)
@@ -129,6 +131,9 @@ func runInspect(ctx context.Context, f inspectFlags, out, errOut io.Writer) erro
 		return err
 	}
 	names := f.scope.names(ctx, f, errOut)
+	if names.Language, err = language(f.lang); err != nil {
+		return err
+	}
 	if f.source == (sourceFlags{}) {
 		names.Listening = hostListeners()
 	}

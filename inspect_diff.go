@@ -82,6 +82,7 @@ is different, 1 where something is, 2 where the comparison failed.`,
 	dockerFlag(cmd, &f.docker)
 	flags.StringVar(&f.color, "color", "auto", "auto, always or never; auto is for a terminal without NO_COLOR")
 	flags.IntVar(&f.width, "width", 0, "columns of prose (default: the terminal's, at most 100)")
+	languageFlag(cmd, &f.lang)
 	completeWords(cmd, map[string][]string{"format": {"text", "json"}, "color": {"auto", "always", "never"}})
 	return cmd
 }
@@ -103,13 +104,18 @@ func runDiff(ctx context.Context, f inspectFlags, a, b string, out, errOut io.Wr
 	if err != nil {
 		return false, err
 	}
-	model, changes := compare(before, after, inspect.Names{})
+	say, err := language(f.lang)
+	if err != nil {
+		return false, err
+	}
+	model, changes := compare(before, after, inspect.Names{Language: say})
 	if len(changes) > 0 {
 		// The names are those of now: good enough for what is gone, too.
 		names, err := dockerNames(ctx, f.docker)
 		if err != nil {
 			fmt.Fprintln(errOut, "nftnet: names are missing:", err)
 		}
+		names.Language = say
 		model, changes = compare(before, after, names)
 	}
 	if f.format == "json" {

@@ -70,7 +70,11 @@ func runWatch(ctx context.Context, f inspectFlags, out, errOut io.Writer) error 
 		return errors.Join(err, watch.Close())
 	}
 	defer conn.Close()
-	names := &freshNames{host: f.docker}
+	say, err := language(f.lang)
+	if err != nil {
+		return errors.Join(err, watch.Close())
+	}
+	names := &freshNames{host: f.docker, names: inspect.Names{Language: say}}
 	if err := names.ask(ctx); err != nil {
 		fmt.Fprintln(errOut, "nftnet: names are missing:", err)
 	}
@@ -110,6 +114,7 @@ func (n *freshNames) ask(ctx context.Context) error {
 	defer n.mu.Unlock()
 	n.asking = false
 	if err == nil {
+		names.Language = n.names.Language
 		n.names = names
 	}
 	return err

@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"nftnet/inspect"
+	"nftnet/inspect/message"
 	"nftnet/inspect/view"
 	"nftnet/internal/ruleset"
 	"nftnet/plugin"
@@ -27,7 +28,7 @@ import (
 var errObstacle = errors.New("something is in the way")
 
 func statusCommand() *cobra.Command {
-	var socket, docker, format, color string
+	var socket, docker, format, color, lang string
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Tell whether the networks work and, if not, what is in the way",
@@ -58,7 +59,11 @@ error was found, and 1 where one was, or where the state could not be read.`,
 			if err != nil {
 				return err
 			}
-			s, err := readStatus(cmd.Context(), socket, docker, cmd.ErrOrStderr())
+			say, err := language(lang)
+			if err != nil {
+				return err
+			}
+			s, err := readStatus(cmd.Context(), socket, docker, say, cmd.ErrOrStderr())
 			if err != nil {
 				return err
 			}
@@ -74,6 +79,7 @@ error was found, and 1 where one was, or where the state could not be read.`,
 		},
 	}
 	socketFlag(cmd, &socket)
+	languageFlag(cmd, &lang)
 	dockerFlag(cmd, &docker)
 	cmd.Flags().StringVar(&format, "format", "text", "text or json")
 	cmd.Flags().StringVar(&color, "color", "auto", "auto, always or never; auto is for a terminal without NO_COLOR")
@@ -90,7 +96,7 @@ type status struct {
 	findings  []inspect.Finding
 }
 
-func readStatus(ctx context.Context, socket, docker string, errOut io.Writer) (status, error) {
+func readStatus(ctx context.Context, socket, docker string, say *message.Catalogue, errOut io.Writer) (status, error) {
 	rs, err := readRuleset(ctx)
 	if err != nil {
 		return status{}, err
@@ -101,6 +107,7 @@ func readStatus(ctx context.Context, socket, docker string, errOut io.Writer) (s
 	if err != nil {
 		fmt.Fprintln(errOut, "nftnet: names are missing:", err)
 	}
+	names.Language = say
 	s := status{published: len(ports)}
 	s.table = rs.Table(ruleset.FamilyInet, inspect.OwnTable) != nil
 	s.keeper = rs.Table(ruleset.FamilyInet, inspect.KeeperTable) != nil

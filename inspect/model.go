@@ -122,7 +122,7 @@ type Use struct {
 // NewModel makes the model of rs.
 func NewModel(rs ruleset.Ruleset, names Names) *Model {
 	m := &Model{
-		Ruleset: rs, names: newNameIndex(names), say: message.English,
+		Ruleset: rs, names: newNameIndex(names), say: names.language(),
 		chains: map[Object]*chainInfo{}, sets: map[Object]*setInfo{}, doubtful: map[Object]bool{},
 	}
 	for i := range m.Ruleset.Tables {

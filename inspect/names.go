@@ -2,6 +2,7 @@ package inspect
 
 import (
 	"net/netip"
+	"nftnet/inspect/message"
 	"slices"
 	"strings"
 )
@@ -14,6 +15,15 @@ type Names struct {
 	// Listening is who waits for clients on the host of the ruleset; nil where that
 	// is not known.
 	Listening *Listening
+	// Language is that of the sentences; English where it is nil.
+	Language *message.Catalogue
+}
+
+func (n Names) language() message.Catalogue {
+	if n.Language == nil {
+		return message.English
+	}
+	return *n.Language
 }
 
 // Network is a network as Docker knows it.

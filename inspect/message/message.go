@@ -19,6 +19,8 @@ type Catalogue struct {
 	// Plural names the form of a counted template for n; it is appended to the
 	// id behind a dot.
 	Plural func(n uint64) string
+	// Join puts a piece behind another; nil where they stand as they are.
+	Join func(text, piece string) string
 }
 
 // Say fills the template id with args, which are names and values in turn.
@@ -29,19 +31,20 @@ func (c Catalogue) Say(id string, args ...string) string {
 	if !ok {
 		return id
 	}
-	var b strings.Builder
+	text := ""
+	add := func(piece string) { text = c.put(text, piece) }
 	for {
 		before, from, found := strings.Cut(rest, "{")
-		b.WriteString(before)
+		add(before)
 		if !found {
-			return b.String()
+			return text
 		}
 		name, after, found := strings.Cut(from, "}")
 		if !found {
-			b.WriteString("{" + from)
-			return b.String()
+			add("{" + from)
+			return text
 		}
-		b.WriteString(value(name, args))
+		add(value(name, args))
 		rest = after
 	}
 }
@@ -75,5 +78,13 @@ func (c Catalogue) join(last string, phrases []string) string {
 	if head == "" {
 		return phrases[len(phrases)-1]
 	}
-	return head + c.Say(last) + phrases[len(phrases)-1]
+	return c.put(c.put(head, c.Say(last)), phrases[len(phrases)-1])
+}
+
+// put puts a piece of text behind another.
+func (c Catalogue) put(text, piece string) string {
+	if c.Join != nil {
+		return c.Join(text, piece)
+	}
+	return text + piece
 }

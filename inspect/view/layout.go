@@ -59,24 +59,55 @@ func printable(s string) string {
 	return b.String()
 }
 
-// wrap breaks s at blanks into lines of at most width columns; a longer word
-// stands alone.
+// wrap breaks s at blanks, and between the characters of scripts that have
+// none, into lines of at most width columns; a longer word stands alone.
 func wrap(s string, width int) []string {
 	var lines []string
 	line, used := "", 0
-	for _, word := range strings.Fields(s) {
-		wide := lipgloss.Width(word)
+	for _, p := range pieces(s) {
+		wide := lipgloss.Width(p.text)
+		blank := 0
+		if p.blank {
+			blank = 1
+		}
 		switch {
 		case line == "":
-			line, used = word, wide
-		case used+1+wide > width:
+			line, used = p.text, wide
+		case used+blank+wide > width:
 			lines = append(lines, line)
-			line, used = word, wide
+			line, used = p.text, wide
 		default:
-			line, used = line+" "+word, used+1+wide
+			line, used = line+strings.Repeat(" ", blank)+p.text, used+blank+wide
 		}
 	}
 	return append(lines, line)
+}
+
+// piece is text that stays together; blank says whether a blank stands before
+// it.
+type piece struct {
+	text  string
+	blank bool
+}
+
+// pieces splits a sentence where a line may end. Chinese may be broken before
+// every character but a closing mark, and not behind an opening one.
+func pieces(s string) []piece {
+	const closing, opening = "，。；：、！？）”》", "（“《"
+	var out []piece
+	for _, word := range strings.Fields(s) {
+		blank, last := true, rune(0)
+		for _, r := range word {
+			wideBreak := (lipgloss.Width(string(r)) > 1 || lipgloss.Width(string(last)) > 1) && last != 0
+			if wideBreak && !strings.ContainsRune(closing, r) && !strings.ContainsRune(opening, last) || last == 0 {
+				out = append(out, piece{"", blank})
+				blank = false
+			}
+			out[len(out)-1].text += string(r)
+			last = r
+		}
+	}
+	return out
 }
 
 // pad fills s with blanks to width columns.

@@ -10,7 +10,10 @@ import (
 	"strings"
 	"testing"
 
+	"charm.land/lipgloss/v2"
+
 	"nftnet/inspect"
+	"nftnet/inspect/message"
 	"nftnet/inspect/view"
 	"nftnet/internal/desired"
 	"nftnet/internal/nstest/golden"
@@ -266,4 +269,24 @@ func TestTextLosesNothing(t *testing.T) {
 			t.Errorf("the text lacks %q:\n%s", want, out)
 		}
 	}
+}
+
+// TestWrapChinese: Chinese has no blanks to break at, and no line begins with a
+// closing mark.
+func TestWrapChinese(t *testing.T) {
+	names := hostNames()
+	names.Language = &message.Chinese
+	out := text(t, hostModel(names), view.Options{Width: 40})
+	for line := range strings.Lines(out) {
+		sentence := strings.TrimSpace(line)
+		if strings.ContainsAny(sentence, "，。") && lipgloss.Width(strings.TrimRight(line, "\n")) > 42 {
+			t.Errorf("the line is %d columns wide: %s", lipgloss.Width(line), sentence)
+		}
+		for _, mark := range []string{"，", "。", "；", "：", "）", "”"} {
+			if strings.HasPrefix(sentence, mark) {
+				t.Errorf("a line begins with a closing mark: %s", sentence)
+			}
+		}
+	}
+	golden.Check(t, filepath.Join("testdata", "chinese.golden"), text(t, hostModel(names), view.Options{Width: 100}))
 }

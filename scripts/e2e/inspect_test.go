@@ -120,3 +120,25 @@ func sortedLines(s string) string {
 	}
 	return strings.Join(sorted(lines), "\n")
 }
+
+// TestInspectLanguage: the locale chooses the language, and a flag over it.
+func TestInspectLanguage(t *testing.T) {
+	w := newWorld(t)
+	say := func(args ...string) string {
+		return w.Exec(t, append([]string{"env", "LC_ALL=", "LC_MESSAGES=", "LANG=zh_CN.UTF-8", binary, "inspect", "--table", "nftnet"}, args...)...)
+	}
+	for _, row := range []struct {
+		args []string
+		want string
+	}{
+		{nil, "这在连接跟踪之前。"}, {[]string{"--lang", "en"}, "That is before connection tracking."},
+		{[]string{"--format", "html"}, `<html lang="zh-CN">`},
+	} {
+		if out := say(row.args...); !strings.Contains(prose(out), row.want) {
+			t.Errorf("%v: the text lacks %q", row.args, row.want)
+		}
+	}
+	if _, err := w.Try(binary, "inspect", "--lang", "fr"); err == nil || !strings.Contains(err.Error(), `language "fr" is not allowed: auto, en, zh are`) {
+		t.Errorf("--lang fr: %v", err)
+	}
+}
