@@ -8,12 +8,15 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 STATICCHECK := go tool -modfile=scripts/tools.mod staticcheck
 FUZZTIME ?= 30s
 
-.PHONY: all build install demo test lint unit fuzz bench picture clean setup
+.PHONY: all build install demo test lint unit fuzz bench picture clean setup setup-test
 
 all: build
 
 setup:
 	@scripts/setup
+
+setup-test:
+	@scripts/setup test
 
 # One static binary, without cgo.
 build: setup
@@ -28,7 +31,8 @@ install: build
 demo: build
 	go run ./scripts/demo bin/nftnet
 
-test: setup lint unit
+# Beside what the build needs, the tests want firewalld, Chromium and Compose.
+test: setup-test lint unit
 
 lint:
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo "not gofmt-ed:"; gofmt -l $$(git ls-files '*.go'); exit 1; }
@@ -44,11 +48,11 @@ unit:
 fuzz:
 	scripts/fuzz $(FUZZTIME)
 
-bench: setup
+bench: setup-test
 	go test -run '^$$' -bench . -benchmem ./...
 
 # The pictures of the README, of a page over a ruleset in the kernel.
-picture: setup
+picture: setup-test
 	go test -count=1 -run '^TestPicture$$' ./inspect/view -args -pictures $(CURDIR)/docs
 
 clean:
