@@ -18,6 +18,8 @@ import (
 	"nftnet/internal/kernel"
 	rs "nftnet/internal/ruleset"
 	"nftnet/plugin/firewalld"
+	"nftnet/plugin/libnetwork"
+	"nftnet/plugin/option"
 	"nftnet/plugin/port"
 	"nftnet/plugin/store"
 )
@@ -42,7 +44,7 @@ type Config struct {
 // goroutines.
 type Driver struct {
 	log           *slog.Logger
-	defaults      defaults
+	defaults      option.Defaults
 	containerName func(ctx context.Context, endpointID string) string
 
 	store *store.Store
@@ -80,7 +82,7 @@ func Open(ctx context.Context, c Config) (*Driver, error) {
 		return nil, errors.Join(err, s.Close())
 	}
 	d := &Driver{
-		log: c.Log, defaults: defaults{closed: c.Closed}, containerName: c.ContainerName,
+		log: c.Log, defaults: option.Defaults{Closed: c.Closed}, containerName: c.ContainerName,
 		store: s, nft: nft, ports: port.NewHolder(c.Log), flows: &flows{log: c.Log},
 	}
 	if err := d.begin(ctx); err != nil {
@@ -135,8 +137,8 @@ func checkID(what, id string) error {
 	return nil
 }
 
-func (d *Driver) getCapabilities(context.Context, empty) (capabilities, error) {
-	return capabilities{Scope: "local", ConnectivityScope: "local", GwAllocChecker: true}, nil
+func (d *Driver) getCapabilities(context.Context, libnetwork.Empty) (libnetwork.Capabilities, error) {
+	return libnetwork.Capabilities{Scope: "local", ConnectivityScope: "local", GwAllocChecker: true}, nil
 }
 
 // drop forgets an endpoint and all that it had; d.mu is held.

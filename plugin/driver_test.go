@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"nftnet/internal/nstest"
+	"nftnet/plugin/libnetwork"
 )
 
 // rig is a driver that serves on a socket, in the test's own namespace. The
@@ -131,7 +132,7 @@ type m = map[string]any
 func (r *rig) network(t testing.TB, n int) {
 	t.Helper()
 	r.ok(t, "CreateNetwork", m{
-		"NetworkID": id(n), "Options": m{optionGeneric: m{}},
+		"NetworkID": id(n), "Options": m{libnetwork.Generic: m{}},
 		"IPv4Data": []m{{"Pool": fmt.Sprintf("10.%d.0.0/24", n), "Gateway": fmt.Sprintf("10.%d.0.1/24", n)}},
 	})
 }

@@ -8,33 +8,35 @@ import (
 	"net/netip"
 
 	"nftnet/internal/desired"
+	"nftnet/plugin/libnetwork"
 	"nftnet/plugin/link"
+	"nftnet/plugin/option"
 )
 
-func (d *Driver) createEndpoint(_ context.Context, req createEndpointRequest) (createEndpointResponse, error) {
+func (d *Driver) createEndpoint(_ context.Context, req libnetwork.CreateEndpointRequest) (libnetwork.CreateEndpointResponse, error) {
 	if err := checkID("endpoint", req.EndpointID); err != nil {
-		return createEndpointResponse{}, err
+		return libnetwork.CreateEndpointResponse{}, err
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	n, ok := d.state.Networks[req.NetworkID]
 	if !ok {
-		return createEndpointResponse{}, unknownNetwork(req.NetworkID)
+		return libnetwork.CreateEndpointResponse{}, unknownNetwork(req.NetworkID)
 	}
 	e, given, err := parseEndpoint(req, n)
 	if err != nil {
-		return createEndpointResponse{}, err
+		return libnetwork.CreateEndpointResponse{}, err
 	}
 	if err := d.dropPredecessors(e); err != nil {
-		return createEndpointResponse{}, err
+		return libnetwork.CreateEndpointResponse{}, err
 	}
 	if err := d.change(n.ID, e.ID, func(s *desired.State) { s.Endpoints[e.ID] = e }); err != nil {
-		return createEndpointResponse{}, err
+		return libnetwork.CreateEndpointResponse{}, err
 	}
 	if given {
-		return createEndpointResponse{}, nil
+		return libnetwork.CreateEndpointResponse{}, nil
 	}
-	return createEndpointResponse{Interface: &endpointInterface{MacAddress: e.MAC}}, nil
+	return libnetwork.CreateEndpointResponse{Interface: &libnetwork.EndpointInterface{MacAddress: e.MAC}}, nil
 }
 
 func unknownNetwork(id string) error {
@@ -43,19 +45,19 @@ func unknownNetwork(id string) error {
 
 // parseEndpoint reads the addresses of an endpoint. given says whether Docker
 // gave the link address itself: then it must not be answered.
-func parseEndpoint(req createEndpointRequest, n desired.Network) (e desired.Endpoint, given bool, err error) {
+func parseEndpoint(req libnetwork.CreateEndpointRequest, n desired.Network) (e desired.Endpoint, given bool, err error) {
 	e = desired.Endpoint{ID: req.EndpointID, NetworkID: n.ID, AntiSpoof: n.AntiSpoof, FreeBind: n.FreeBind}
-	if err := parseEndpointOptions(&e, req.Options); err != nil {
+	if err := option.ParseEndpoint(&e, req.Options); err != nil {
 		return e, false, err
 	}
 	if n.IPv4.Mode == desired.ModeUnprotected || n.IPv6.Mode == desired.ModeUnprotected {
 		if len(e.Allow) > 0 {
 			return e, false, fmt.Errorf("option %s is not allowed in network %.12s: its gateway mode %s opens every port to everybody",
-				optionAllow, n.ID, desired.ModeUnprotected)
+				option.Allow, n.ID, desired.ModeUnprotected)
 		}
 	}
 	e.Allow = e.Allow.Over(n.Allow)
-	in := endpointInterface{}
+	in := libnetwork.EndpointInterface{}
 	if req.Interface != nil {
 		in = *req.Interface
 	}
@@ -118,14 +120,14 @@ func (d *Driver) dropPredecessors(e desired.Endpoint) error {
 	return nil
 }
 
-func (d *Driver) deleteEndpoint(_ context.Context, req endpointRequest) (empty, error) {
+func (d *Driver) deleteEndpoint(_ context.Context, req libnetwork.EndpointRequest) (libnetwork.Empty, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	e, ok := d.endpoint(req.NetworkID, req.EndpointID)
 	if !ok {
-		return empty{}, nil
+		return libnetwork.Empty{}, nil
 	}
-	return empty{}, d.drop(e)
+	return libnetwork.Empty{}, d.drop(e)
 }
 
 func (d *Driver) endpoint(networkID, id string) (desired.Endpoint, bool) {
@@ -133,20 +135,20 @@ func (d *Driver) endpoint(networkID, id string) (desired.Endpoint, bool) {
 	return e, ok && e.NetworkID == networkID
 }
 
-func (d *Driver) endpointOperInfo(context.Context, endpointRequest) (operInfoResponse, error) {
-	return operInfoResponse{Value: map[string]any{}}, nil
+func (d *Driver) endpointOperInfo(context.Context, libnetwork.EndpointRequest) (libnetwork.OperInfoResponse, error) {
+	return libnetwork.OperInfoResponse{Value: map[string]any{}}, nil
 }
 
-func (d *Driver) join(_ context.Context, req joinRequest) (joinResponse, error) {
+func (d *Driver) join(_ context.Context, req libnetwork.JoinRequest) (libnetwork.JoinResponse, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	n, ok := d.state.Networks[req.NetworkID]
 	if !ok {
-		return joinResponse{}, unknownNetwork(req.NetworkID)
+		return libnetwork.JoinResponse{}, unknownNetwork(req.NetworkID)
 	}
 	e, ok := d.endpoint(req.NetworkID, req.EndpointID)
 	if !ok {
-		return joinResponse{}, fmt.Errorf("endpoint %.12s is unknown in network %.12s", req.EndpointID, req.NetworkID)
+		return libnetwork.JoinResponse{}, fmt.Errorf("endpoint %.12s is unknown in network %.12s", req.EndpointID, req.NetworkID)
 	}
 	if e.HostLink != "" {
 		// Docker joins once: the link of an earlier try may be gone with its
@@ -154,12 +156,12 @@ func (d *Driver) join(_ context.Context, req joinRequest) (joinResponse, error) 
 		again := e
 		again.HostLink = ""
 		if err := d.change(n.ID, e.ID, func(s *desired.State) { s.Endpoints[e.ID] = again }); err != nil {
-			return joinResponse{}, err
+			return libnetwork.JoinResponse{}, err
 		}
 	}
 	e.HostLink, e.Sandbox = link.HostName(e.ID), req.SandboxKey
 	if err := d.change(n.ID, e.ID, func(s *desired.State) { s.Endpoints[e.ID] = e }); err != nil {
-		return joinResponse{}, err
+		return libnetwork.JoinResponse{}, err
 	}
 	return joinAnswer(n, e), nil
 }
@@ -167,9 +169,9 @@ func (d *Driver) join(_ context.Context, req joinRequest) (joinResponse, error) 
 // joinAnswer names the link that Docker is to move into the container. An
 // internal network has no gateway: without one and without the word to the
 // contrary Docker would add one of its own.
-func joinAnswer(n desired.Network, e desired.Endpoint) joinResponse {
-	r := joinResponse{
-		InterfaceName:         interfaceName{SrcName: link.ContainerName(e.ID), DstPrefix: n.IfacePrefix},
+func joinAnswer(n desired.Network, e desired.Endpoint) libnetwork.JoinResponse {
+	r := libnetwork.JoinResponse{
+		InterfaceName:         libnetwork.InterfaceName{SrcName: link.ContainerName(e.ID), DstPrefix: n.IfacePrefix},
 		DisableGatewayService: n.Internal,
 	}
 	if n.Internal {
@@ -184,14 +186,14 @@ func joinAnswer(n desired.Network, e desired.Endpoint) joinResponse {
 	return r
 }
 
-func (d *Driver) leave(_ context.Context, req endpointRequest) (empty, error) {
+func (d *Driver) leave(_ context.Context, req libnetwork.EndpointRequest) (libnetwork.Empty, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	e, ok := d.endpoint(req.NetworkID, req.EndpointID)
 	if !ok {
-		return empty{}, nil
+		return libnetwork.Empty{}, nil
 	}
 	e.HostLink, e.Published = "", nil
 	err := d.change(e.NetworkID, e.ID, func(s *desired.State) { s.Endpoints[e.ID] = e })
-	return empty{}, err
+	return libnetwork.Empty{}, err
 }

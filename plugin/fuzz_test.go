@@ -2,6 +2,7 @@ package plugin
 
 import (
 	"encoding/json"
+	"nftnet/plugin/libnetwork"
 	"testing"
 )
 
@@ -21,7 +22,7 @@ func FuzzHandlers(f *testing.F) {
 		}
 		f.Add(call, text)
 	}
-	seed(0, m{"NetworkID": id(2), "Options": m{optionGeneric: m{optionMTU: "1400"}}, "IPv4Data": []m{{"Pool": "10.2.0.0/24", "Gateway": "10.2.0.1/24"}}})
+	seed(0, m{"NetworkID": id(2), "Options": m{libnetwork.Generic: m{"com.docker.network.driver.mtu": "1400"}}, "IPv4Data": []m{{"Pool": "10.2.0.0/24", "Gateway": "10.2.0.1/24"}}})
 	seed(1, m{"NetworkID": id(2)})
 	seed(2, with(ids(1, 2), "Interface", m{"Address": "10.1.0.9/24", "MacAddress": "02:00:00:00:00:01"}))
 	seed(4, ids(1, 1))

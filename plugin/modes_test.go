@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"nftnet/internal/nstest"
+	"nftnet/plugin/libnetwork"
 )
 
 // moveLink does what the engine does after Join: it moves the container's end
@@ -28,12 +29,12 @@ func moveLink(t *testing.T, ns *nstest.NS, link, addr string) {
 // tells an engine that asks (since 28) to reserve no gateway.
 func TestA19PointToPoint(t *testing.T) {
 	for name, options := range map[string]m{
-		"isolated":                   {optionGatewayMode4: "isolated"},
-		"without IPv4 on the bridge": {optionInhibitIPv4: "true"},
+		"isolated":                   {"com.docker.network.bridge.gateway_mode_ipv4": "isolated"},
+		"without IPv4 on the bridge": {"com.docker.network.bridge.inhibit_ipv4": "true"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)
-			all := m{optionGeneric: options, optionInternal: true}
+			all := m{libnetwork.Generic: options, libnetwork.Internal: true}
 			if answer := r.ok(t, "GwAllocCheck", m{"Options": all}); answer["SkipIPv4"] != true || answer["SkipIPv6"] != false {
 				t.Errorf("GwAllocCheck: %v", answer)
 			}
@@ -62,7 +63,7 @@ func TestA19PointToPoint(t *testing.T) {
 func TestIPv6Only(t *testing.T) {
 	r := newRig(t)
 	r.ok(t, "CreateNetwork", m{
-		"NetworkID": id(1), "Options": m{optionGeneric: m{}, optionEnableIPv4: false, optionEnableIPv6: true},
+		"NetworkID": id(1), "Options": m{libnetwork.Generic: m{}, libnetwork.EnableIPv4: false, libnetwork.EnableIPv6: true},
 		"IPv6Data": []m{{"Pool": "fd00:1::/64", "Gateway": "fd00:1::1/64"}},
 	})
 	r.ok(t, "CreateEndpoint", with(ids(1, 1), "Interface", m{"AddressIPv6": "fd00:1::2/64"}))
@@ -93,7 +94,7 @@ func TestA38SplitGateways(t *testing.T) {
 			r := newRig(t)
 			r.network(t, 1)
 			r.ok(t, "CreateNetwork", m{
-				"NetworkID": id(2), "Options": m{optionGeneric: m{}},
+				"NetworkID": id(2), "Options": m{libnetwork.Generic: m{}},
 				"IPv6Data": []m{{"Pool": "fd00:2::/64", "Gateway": "fd00:2::1/64"}},
 			})
 			interfaces := map[int]m{1: {"Address": "10.1.0.2/24"}, 2: {"AddressIPv6": "fd00:2::2/64"}}

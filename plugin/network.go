@@ -6,34 +6,32 @@ import (
 	"fmt"
 
 	"nftnet/internal/desired"
+	"nftnet/plugin/libnetwork"
 	"nftnet/plugin/link"
+	"nftnet/plugin/option"
 )
 
 // gwAllocCheck says whether Docker is to reserve an address for the gateway:
 // not where the bridge has none and no default route needs one, so that both
 // addresses of a /31 are the containers'.
-func (d *Driver) gwAllocCheck(_ context.Context, req gwAllocCheckRequest) (gwAllocCheckResponse, error) {
-	var n desired.Network
-	var err error
-	if n.Internal, err = req.Options.flag(optionInternal, false); err != nil {
-		return gwAllocCheckResponse{}, err
+func (d *Driver) gwAllocCheck(_ context.Context, req libnetwork.GwAllocCheckRequest) (libnetwork.GwAllocCheckResponse, error) {
+	n, err := option.ParseGateways(req.Options)
+	if err != nil {
+		return libnetwork.GwAllocCheckResponse{}, err
 	}
-	if err := parseGeneric(&n, &networkChoices{}, req.Options[optionGeneric]); err != nil {
-		return gwAllocCheckResponse{}, err
-	}
-	return gwAllocCheckResponse{
+	return libnetwork.GwAllocCheckResponse{
 		SkipIPv4: n.IPv4.Mode == desired.ModeIsolated || n.InhibitIPv4 && n.Internal,
 		SkipIPv6: n.IPv6.Mode == desired.ModeIsolated,
 	}, nil
 }
 
-func (d *Driver) createNetwork(_ context.Context, req createNetworkRequest) (empty, error) {
+func (d *Driver) createNetwork(_ context.Context, req libnetwork.CreateNetworkRequest) (libnetwork.Empty, error) {
 	if err := checkID("network", req.NetworkID); err != nil {
-		return empty{}, err
+		return libnetwork.Empty{}, err
 	}
-	n, choices, err := d.defaults.parseNetwork(req)
+	n, choices, err := d.defaults.ParseNetwork(req)
 	if err != nil {
-		return empty{}, err
+		return libnetwork.Empty{}, err
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -43,15 +41,15 @@ func (d *Driver) createNetwork(_ context.Context, req createNetworkRequest) (emp
 		n.IPv4.Kept, n.IPv6.Kept = again.IPv4.Kept, again.IPv6.Kept
 	}
 	if err := d.checkNetwork(n); err != nil {
-		return empty{}, err
+		return libnetwork.Empty{}, err
 	}
 	if _, again := d.state.Networks[n.ID]; !again {
 		if err := fit(&n, choices); err != nil {
-			return empty{}, err
+			return libnetwork.Empty{}, err
 		}
 	}
 	err = d.change(n.ID, "", func(s *desired.State) { s.Networks[n.ID] = n })
-	return empty{}, err
+	return libnetwork.Empty{}, err
 }
 
 // checkNetwork refuses a network that another one stands in the way of.
@@ -62,7 +60,7 @@ func (d *Driver) checkNetwork(n desired.Network) error {
 		}
 		if other.Bridge == n.Bridge {
 			return fmt.Errorf("option %s: %q is the bridge of network %.12s already: allowed is a name of its own",
-				optionBridgeName, n.Bridge, other.ID)
+				option.BridgeName, n.Bridge, other.ID)
 		}
 		for _, a := range n.Subnets() {
 			for _, b := range other.Subnets() {
@@ -79,25 +77,25 @@ func (d *Driver) checkNetwork(n desired.Network) error {
 // fit makes a new network fit the host that it comes to: it adopts a bridge
 // that is there, takes the MTU of the default route, and keeps away from the
 // host's own routes.
-func fit(n *desired.Network, c networkChoices) error {
+func fit(n *desired.Network, c option.Choices) error {
 	kind, err := link.Kind(n.Bridge)
 	switch {
 	case err != nil:
 		return err
 	case kind == link.KindBridge:
 		if err := adopt(n); err != nil {
-			return fmt.Errorf("option %s: %q cannot be adopted: %w", optionBridgeName, n.Bridge, err)
+			return fmt.Errorf("option %s: %q cannot be adopted: %w", option.BridgeName, n.Bridge, err)
 		}
 	case kind != "":
 		return fmt.Errorf("option %s: an interface named %q exists and is a %s: allowed is a bridge, or a name of its own",
-			optionBridgeName, n.Bridge, kind)
+			option.BridgeName, n.Bridge, kind)
 	}
 	if n.MTU == 0 && !n.Internal {
 		if n.MTU, err = link.RouteMTU(n.IPv6.IsValid()); err != nil {
 			return err
 		}
 	}
-	if c.overlap {
+	if c.Overlap {
 		return nil
 	}
 	for _, s := range n.Subnets() {
@@ -107,7 +105,7 @@ func fit(n *desired.Network, c networkChoices) error {
 		}
 		if route != "" {
 			return fmt.Errorf("subnet %s clashes with the host's route %s: allowed is a subnet that the host has no route to, or option %s=true",
-				s.Prefix, route, optionOverlap)
+				s.Prefix, route, option.Overlap)
 		}
 	}
 	return nil
@@ -128,17 +126,17 @@ func adopt(n *desired.Network) error {
 	return link.CheckAdopted(*n)
 }
 
-func (d *Driver) deleteNetwork(_ context.Context, req networkRequest) (empty, error) {
+func (d *Driver) deleteNetwork(_ context.Context, req libnetwork.NetworkRequest) (libnetwork.Empty, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	n, ok := d.state.Networks[req.NetworkID]
 	if !ok {
-		return empty{}, nil
+		return libnetwork.Empty{}, nil
 	}
 	var errs []error
 	for _, e := range d.state.EndpointsOf(n.ID) {
 		errs = append(errs, d.drop(e))
 	}
 	errs = append(errs, d.change(n.ID, "", func(s *desired.State) { delete(s.Networks, n.ID) }))
-	return empty{}, errors.Join(errs...)
+	return libnetwork.Empty{}, errors.Join(errs...)
 }

@@ -12,6 +12,7 @@ import (
 	"syscall"
 
 	"nftnet/internal/desired"
+	"nftnet/plugin/libnetwork"
 	"nftnet/plugin/port"
 )
 
@@ -30,7 +31,7 @@ func (r bindingRequest) exact() bool { return r.first == r.last && r.first != 0 
 // parseBindings reads the port map of a request. The order of Docker's list is
 // random: what comes out is sorted, exact ports first, so that a range does not
 // take a port that another entry names.
-func parseBindings(list []portBinding, n desired.Network, hasIPv6 bool) ([]bindingRequest, error) {
+func parseBindings(list []libnetwork.PortBinding, n desired.Network, hasIPv6 bool) ([]bindingRequest, error) {
 	out := make([]bindingRequest, 0, len(list))
 	for _, b := range list {
 		r := bindingRequest{proto: b.Proto, containerPort: b.Port, first: b.HostPort, last: b.HostPortEnd}
@@ -39,9 +40,9 @@ func parseBindings(list []portBinding, n desired.Network, hasIPv6 bool) ([]bindi
 		}
 		switch {
 		case !desired.HasPorts(b.Proto):
-			return nil, fmt.Errorf("publish %s: %s is not allowed: tcp, udp and sctp are", b.text(), desired.ProtoName(b.Proto))
+			return nil, fmt.Errorf("publish %s: %s is not allowed: tcp, udp and sctp are", bindingText(b), desired.ProtoName(b.Proto))
 		case b.Port == 0:
-			return nil, fmt.Errorf("publish %s: container port 0 is not a port: allowed is 1 to 65535", b.text())
+			return nil, fmt.Errorf("publish %s: container port 0 is not a port: allowed is 1 to 65535", bindingText(b))
 		}
 		var err error
 		if r.hosts, err = hostAddrs(b, n, hasIPv6); err != nil {
@@ -93,17 +94,18 @@ func together(list []bindingRequest) []bindingRequest {
 	return out
 }
 
-func (b portBinding) text() string {
+// bindingText writes a request as its user did.
+func bindingText(b libnetwork.PortBinding) string {
 	return fmt.Sprintf("%s:%d->%d/%s", b.HostIP, b.HostPort, b.Port, desired.ProtoName(b.Proto))
 }
 
 // hostAddrs lists the addresses that a port is published on: the one that the
 // user named, else the network's own default, else every address of the host.
-func hostAddrs(b portBinding, n desired.Network, hasIPv6 bool) ([]netip.Addr, error) {
+func hostAddrs(b libnetwork.PortBinding, n desired.Network, hasIPv6 bool) ([]netip.Addr, error) {
 	if b.HostIP != "" {
 		a, err := netip.ParseAddr(b.HostIP)
 		if err != nil || a.Zone() != "" || a.IsMulticast() {
-			return nil, fmt.Errorf("publish %s: host address %q is not allowed: an IPv4 or IPv6 unicast address is", b.text(), b.HostIP)
+			return nil, fmt.Errorf("publish %s: host address %q is not allowed: an IPv4 or IPv6 unicast address is", bindingText(b), b.HostIP)
 		}
 		return []netip.Addr{a.Unmap()}, nil
 	}

@@ -11,6 +11,7 @@ import (
 
 	"nftnet/internal/desired"
 	"nftnet/internal/nstest"
+	"nftnet/plugin/libnetwork"
 	"nftnet/plugin/port"
 )
 
@@ -39,7 +40,7 @@ func TestHostAddressesOfAPort(t *testing.T) {
 		if row.binding != "" {
 			n.HostBinding = addr(row.binding)
 		}
-		got, err := hostAddrs(portBinding{HostIP: row.hostIP, Port: 80}, n, row.hasIPv6)
+		got, err := hostAddrs(libnetwork.PortBinding{HostIP: row.hostIP, Port: 80}, n, row.hasIPv6)
 		text := fmt.Sprint(got)
 		if err != nil {
 			text = "error"
@@ -51,7 +52,7 @@ func TestHostAddressesOfAPort(t *testing.T) {
 }
 
 func TestExactPortsComeFirst(t *testing.T) {
-	got, err := parseBindings([]portBinding{
+	got, err := parseBindings([]libnetwork.PortBinding{
 		{Proto: 6, Port: 80, HostPort: 8000, HostPortEnd: 8010},
 		{Proto: 6, Port: 81},
 		{Proto: 17, Port: 53, HostPort: 8001, HostPortEnd: 8001},
@@ -70,7 +71,7 @@ func TestExactPortsComeFirst(t *testing.T) {
 }
 
 func TestContainerPortZeroIsRefused(t *testing.T) {
-	_, err := parseBindings([]portBinding{{Proto: 6, HostPort: 80}}, desired.Network{}, true)
+	_, err := parseBindings([]libnetwork.PortBinding{{Proto: 6, HostPort: 80}}, desired.Network{}, true)
 	if err == nil || !strings.Contains(err.Error(), "container port 0") {
 		t.Error(err)
 	}
@@ -174,7 +175,7 @@ func FuzzPortMap(f *testing.F) {
 	f.Add([]byte(`[{"Proto":6,"IP":"","Port":80,"HostIP":"","HostPort":8080,"HostPortEnd":8080}]`))
 	f.Add([]byte(`[{"Proto":17,"Port":53,"HostIP":"::1","HostPort":5353,"HostPortEnd":5353},{"Proto":6,"Port":1}]`))
 	f.Fuzz(func(t *testing.T, body []byte) {
-		var list []portBinding
+		var list []libnetwork.PortBinding
 		if json.Unmarshal(body, &list) != nil {
 			return
 		}

@@ -7,10 +7,11 @@ import (
 	"slices"
 
 	"nftnet/internal/desired"
+	"nftnet/plugin/libnetwork"
 	"nftnet/plugin/port"
 )
 
-func (d *Driver) programExternalConnectivity(ctx context.Context, req connectivityRequest) (empty, error) {
+func (d *Driver) programExternalConnectivity(ctx context.Context, req libnetwork.ConnectivityRequest) (libnetwork.Empty, error) {
 	err := d.publish(req)
 	var taken *publishedError
 	if errors.As(err, &taken) && d.containerName != nil {
@@ -18,12 +19,12 @@ func (d *Driver) programExternalConnectivity(ctx context.Context, req connectivi
 			err = fmt.Errorf("%w (container %s)", err, name)
 		}
 	}
-	return empty{}, err
+	return libnetwork.Empty{}, err
 }
 
 // publish gives an endpoint the ports that a request asks for, instead of those
 // that it has.
-func (d *Driver) publish(req connectivityRequest) error {
+func (d *Driver) publish(req libnetwork.ConnectivityRequest) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	n, ok := d.state.Networks[req.NetworkID]
@@ -84,14 +85,14 @@ func (d *Driver) takeOver(e desired.Endpoint) error {
 	return nil
 }
 
-func (d *Driver) revokeExternalConnectivity(_ context.Context, req endpointRequest) (empty, error) {
+func (d *Driver) revokeExternalConnectivity(_ context.Context, req libnetwork.EndpointRequest) (libnetwork.Empty, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	e, ok := d.endpoint(req.NetworkID, req.EndpointID)
 	if !ok {
-		return empty{}, nil
+		return libnetwork.Empty{}, nil
 	}
-	return empty{}, d.unpublish(e)
+	return libnetwork.Empty{}, d.unpublish(e)
 }
 
 // unpublish takes back all ports of an endpoint; d.mu is held.

@@ -10,6 +10,7 @@ import (
 	"syscall"
 
 	"nftnet/internal/desired"
+	"nftnet/plugin/libnetwork"
 	"nftnet/plugin/port"
 )
 
@@ -38,7 +39,7 @@ type RedirectName struct {
 }
 
 // Refusal is the body of an answer with an error status.
-type Refusal = errorResponse
+type Refusal = libnetwork.ErrorResponse
 
 // statusError is an error that is answered with an HTTP status of its own.
 type statusError struct {
@@ -53,8 +54,8 @@ func (e *statusError) Unwrap() error { return e.err }
 func handleRedirects(s *Server) {
 	handleOwn(s, "GET "+PathRedirects, func(context.Context, struct{}) ([]Redirect, error) { return s.driver.Redirects(), nil })
 	handleOwn(s, "POST "+PathRedirects, s.driver.AddRedirect)
-	handleOwn(s, "POST "+PathRemoveRedirect, func(_ context.Context, req RedirectName) (empty, error) {
-		return empty{}, s.driver.RemoveRedirect(req.Name)
+	handleOwn(s, "POST "+PathRemoveRedirect, func(_ context.Context, req RedirectName) (libnetwork.Empty, error) {
+		return libnetwork.Empty{}, s.driver.RemoveRedirect(req.Name)
 	})
 }
 
@@ -90,7 +91,7 @@ func handleOwn[Req, Resp any](s *Server, pattern string, fn func(context.Context
 		if errors.As(err, &known) {
 			status = known.status
 		}
-		answer(w, status, errorResponse{err.Error()})
+		answer(w, status, libnetwork.ErrorResponse{Err: err.Error()})
 	})
 }
 

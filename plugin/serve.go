@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"nftnet/plugin/libnetwork"
 	"os"
 	"path/filepath"
 	"sync"
@@ -61,8 +62,8 @@ func NewServer(d *Driver, log *slog.Logger) *Server {
 	handle(s, "ProgramExternalConnectivity", d.programExternalConnectivity)
 	handle(s, "RevokeExternalConnectivity", d.revokeExternalConnectivity)
 	// Discovery tells of other hosts of a cluster: there are none in local scope.
-	handle(s, "DiscoverNew", func(context.Context, json.RawMessage) (empty, error) { return empty{}, nil })
-	handle(s, "DiscoverDelete", func(context.Context, json.RawMessage) (empty, error) { return empty{}, nil })
+	handle(s, "DiscoverNew", func(context.Context, json.RawMessage) (libnetwork.Empty, error) { return libnetwork.Empty{}, nil })
+	handle(s, "DiscoverDelete", func(context.Context, json.RawMessage) (libnetwork.Empty, error) { return libnetwork.Empty{}, nil })
 	s.handler.HandleFunc(PathPorts, func(w http.ResponseWriter, r *http.Request) {
 		s.calls.Add(1)
 		defer s.calls.Done()
@@ -88,7 +89,7 @@ func handle[Req, Resp any](s *Server, name string, fn func(context.Context, Req)
 		}
 		if err != nil {
 			s.log.Warn("call", "name", name, "error", err)
-			answer(w, http.StatusBadRequest, errorResponse{err.Error()})
+			answer(w, http.StatusBadRequest, libnetwork.ErrorResponse{Err: err.Error()})
 			return
 		}
 		resp, err := fn(r.Context(), req)
@@ -98,10 +99,10 @@ func handle[Req, Resp any](s *Server, name string, fn func(context.Context, Req)
 		switch {
 		case errors.As(err, &bad):
 			s.log.Warn("call", append(attrs, "error", err)...)
-			answer(w, http.StatusBadRequest, errorResponse{err.Error()})
+			answer(w, http.StatusBadRequest, libnetwork.ErrorResponse{Err: err.Error()})
 		case err != nil:
 			s.log.Error("call", append(attrs, "error", err)...)
-			answer(w, http.StatusOK, errorResponse{err.Error()})
+			answer(w, http.StatusOK, libnetwork.ErrorResponse{Err: err.Error()})
 		default:
 			s.log.Info("call", attrs...)
 			answer(w, http.StatusOK, resp)
@@ -125,17 +126,17 @@ func decode(body io.Reader, into any) error {
 func idAttrs(req any) []any {
 	var network, endpoint string
 	switch r := req.(type) {
-	case createNetworkRequest:
+	case libnetwork.CreateNetworkRequest:
 		network = r.NetworkID
-	case networkRequest:
+	case libnetwork.NetworkRequest:
 		network = r.NetworkID
-	case createEndpointRequest:
+	case libnetwork.CreateEndpointRequest:
 		network, endpoint = r.NetworkID, r.EndpointID
-	case endpointRequest:
+	case libnetwork.EndpointRequest:
 		network, endpoint = r.NetworkID, r.EndpointID
-	case joinRequest:
+	case libnetwork.JoinRequest:
 		network, endpoint = r.NetworkID, r.EndpointID
-	case connectivityRequest:
+	case libnetwork.ConnectivityRequest:
 		network, endpoint = r.NetworkID, r.EndpointID
 	}
 	var out []any

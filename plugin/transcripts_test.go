@@ -15,6 +15,7 @@ import (
 	"nftnet/internal/desired"
 	"nftnet/internal/kernel"
 	rs "nftnet/internal/ruleset"
+	"nftnet/plugin/libnetwork"
 )
 
 // recorded is a call that a real engine made of a driver.
@@ -66,7 +67,7 @@ func missingNetworks(calls []recorded) []recorded {
 	for _, c := range calls {
 		var req struct {
 			NetworkID string
-			Interface endpointInterface
+			Interface libnetwork.EndpointInterface
 		}
 		if json.Unmarshal(c.Request, &req) != nil || created[req.NetworkID] {
 			continue
@@ -86,13 +87,13 @@ func missingNetworks(calls []recorded) []recorded {
 
 // pool is the subnet of an endpoint's address, with its first address as the
 // gateway, as Docker gives it.
-func pool(address string) []ipamData {
+func pool(address string) []libnetwork.IPAMData {
 	p, err := netip.ParsePrefix(address)
 	if err != nil {
 		return nil
 	}
 	gateway := netip.PrefixFrom(p.Masked().Addr().Next(), p.Bits())
-	return []ipamData{{AddressSpace: "LocalDefault", Pool: p.Masked().String(), Gateway: gateway.String()}}
+	return []libnetwork.IPAMData{{AddressSpace: "LocalDefault", Pool: p.Masked().String(), Gateway: gateway.String()}}
 }
 
 // replay sends recorded calls to the driver. Whatever they are, each is

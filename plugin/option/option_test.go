@@ -1,6 +1,10 @@
-package plugin
+package option
 
 import (
+	rs "nftnet/internal/ruleset"
+	"nftnet/isolation"
+	"nftnet/nat"
+
 	"encoding/json"
 	"net/netip"
 	"reflect"
@@ -10,39 +14,40 @@ import (
 	"testing"
 
 	"nftnet/internal/desired"
+	"nftnet/plugin/libnetwork"
 )
 
 const testID = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 
 // request is a CreateNetwork of one IPv4 subnet with these -o options.
-func request(t testing.TB, options map[string]string) createNetworkRequest {
+func request(t testing.TB, options map[string]string) libnetwork.CreateNetworkRequest {
 	t.Helper()
 	generic, err := json.Marshal(options)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return createNetworkRequest{
+	return libnetwork.CreateNetworkRequest{
 		NetworkID: testID,
-		Options:   networkOptions{optionGeneric: generic},
-		IPv4Data:  []ipamData{{Pool: "10.1.0.0/24", Gateway: "10.1.0.1/24"}},
+		Options:   libnetwork.NetworkOptions{libnetwork.Generic: generic},
+		IPv4Data:  []libnetwork.IPAMData{{Pool: "10.1.0.0/24", Gateway: "10.1.0.1/24"}},
 	}
 }
 
 // parse reads a request where the administrator chose nothing.
-var parse = defaults{}.parseNetwork
+var parse = Defaults{}.ParseNetwork
 
 func TestNetworkOptions(t *testing.T) {
 	for option, want := range map[string]func(desired.Network) bool{
-		optionBridgeName + "=br0":         func(n desired.Network) bool { return n.Bridge == "br0" },
-		optionMTU + "=1400":               func(n desired.Network) bool { return n.MTU == 1400 },
-		optionMTU + "=0":                  func(n desired.Network) bool { return n.MTU == 0 },
-		optionICC + "=false":              func(n desired.Network) bool { return !n.ICC },
-		optionMasquerade + "=0":           func(n desired.Network) bool { return !n.Masquerade },
-		optionHostBinding + "=127.0.0.1":  func(n desired.Network) bool { return n.HostBinding.String() == "127.0.0.1" },
-		optionIfacePrefix + "=lan":        func(n desired.Network) bool { return n.IfacePrefix == "lan" },
-		optionICC + "=true":               func(n desired.Network) bool { return n.ICC && n.Masquerade && n.IfacePrefix == "eth" },
-		optionHostBinding + "=fd00::1":    func(n desired.Network) bool { return n.HostBinding.Is6() },
-		optionBridgeName + "=my_bridge.1": func(n desired.Network) bool { return n.Bridge == "my_bridge.1" },
+		BridgeName + "=br0":              func(n desired.Network) bool { return n.Bridge == "br0" },
+		optionMTU + "=1400":              func(n desired.Network) bool { return n.MTU == 1400 },
+		optionMTU + "=0":                 func(n desired.Network) bool { return n.MTU == 0 },
+		optionICC + "=false":             func(n desired.Network) bool { return !n.ICC },
+		optionMasquerade + "=0":          func(n desired.Network) bool { return !n.Masquerade },
+		optionHostBinding + "=127.0.0.1": func(n desired.Network) bool { return n.HostBinding.String() == "127.0.0.1" },
+		optionIfacePrefix + "=lan":       func(n desired.Network) bool { return n.IfacePrefix == "lan" },
+		optionICC + "=true":              func(n desired.Network) bool { return n.ICC && n.Masquerade && n.IfacePrefix == "eth" },
+		optionHostBinding + "=fd00::1":   func(n desired.Network) bool { return n.HostBinding.Is6() },
+		BridgeName + "=my_bridge.1":      func(n desired.Network) bool { return n.Bridge == "my_bridge.1" },
 
 		optionGatewayMode4 + "=routed":          func(n desired.Network) bool { return n.IPv4.Mode == desired.ModeRouted },
 		optionGatewayMode4 + "=nat":             func(n desired.Network) bool { return n.IPv4.Mode == desired.ModeNAT },
@@ -53,8 +58,8 @@ func TestNetworkOptions(t *testing.T) {
 		optionInhibitIPv4 + "=true":             func(n desired.Network) bool { return n.InhibitIPv4 },
 		optionTrusted + "=eth0:wg-0":            func(n desired.Network) bool { return slices.Equal(n.Trusted, []string{"eth0", "wg-0"}) },
 		optionDefault + "=false":                func(n desired.Network) bool { return n.ICC },
-		optionEnableIPv4 + "=true":              func(n desired.Network) bool { return n.IPv4.IsValid() },
-		optionEnableIPv6 + "=false":             func(n desired.Network) bool { return !n.IPv6.IsValid() },
+		libnetwork.EnableIPv4 + "=true":         func(n desired.Network) bool { return n.IPv4.IsValid() },
+		libnetwork.EnableIPv6 + "=false":        func(n desired.Network) bool { return !n.IPv6.IsValid() },
 		optionAdvertiseCount + "=3":             func(n desired.Network) bool { return n.ICC },
 		optionAntiSpoof + "=strict":             func(n desired.Network) bool { return n.AntiSpoof == desired.SpoofNothing },
 		optionAntiSpoof + "=off":                func(n desired.Network) bool { return n.AntiSpoof == desired.SpoofUnchecked },
@@ -63,15 +68,15 @@ func TestNetworkOptions(t *testing.T) {
 		optionFreeBind + "=true":                func(n desired.Network) bool { return n.FreeBind },
 		optionPublish + "=closed":               func(n desired.Network) bool { return !allows(n, 80, "192.0.2.1") },
 		optionPublish + "=open":                 func(n desired.Network) bool { return allows(n, 80, "192.0.2.1") },
-		optionAllow + "=any":                    func(n desired.Network) bool { return allows(n, 80, "192.0.2.1") },
-		optionAllow + "=none":                   func(n desired.Network) bool { return !allows(n, 80, "192.0.2.1") },
-		optionAllow + "=192.0.2.0/24,10.0.0.1, 2001:db8::/32": func(n desired.Network) bool {
+		Allow + "=any":                          func(n desired.Network) bool { return allows(n, 80, "192.0.2.1") },
+		Allow + "=none":                         func(n desired.Network) bool { return !allows(n, 80, "192.0.2.1") },
+		Allow + "=192.0.2.0/24,10.0.0.1, 2001:db8::/32": func(n desired.Network) bool {
 			return allows(n, 80, "192.0.2.1") && allows(n, 81, "10.0.0.1") && !allows(n, 80, "10.0.0.2") && allows(n, 80, "2001:db8::5")
 		},
-		optionAllow + ".443/tcp=10.0.0.1": func(n desired.Network) bool {
+		Allow + ".443/tcp=10.0.0.1": func(n desired.Network) bool {
 			return allows(n, 80, "192.0.2.1") && !allows(n, 443, "192.0.2.1") && allows(n, 443, "10.0.0.1")
 		},
-		optionAllow + ".443=none": func(n desired.Network) bool { return allows(n, 80, "192.0.2.1") && !allows(n, 443, "192.0.2.1") },
+		Allow + ".443=none": func(n desired.Network) bool { return allows(n, 80, "192.0.2.1") && !allows(n, 443, "192.0.2.1") },
 	} {
 		key, value, _ := strings.Cut(option, "=")
 		n, _, err := parse(request(t, map[string]string{key: value}))
@@ -83,44 +88,44 @@ func TestNetworkOptions(t *testing.T) {
 
 func TestNetworkOptionsRefused(t *testing.T) {
 	for option, words := range map[string][]string{
-		optionBridgeName + "=":                 {optionBridgeName, `""`, "15"},
-		optionBridgeName + "=sixteen-letters-": {optionBridgeName, "sixteen-letters-", "15"},
-		optionBridgeName + "=a/b":              {optionBridgeName, "a/b"},
-		optionBridgeName + "=..":               {optionBridgeName, `".."`},
-		optionMTU + "=67":                      {optionMTU, `"67"`, "68 to 65535"},
-		optionMTU + "=-1":                      {optionMTU, `"-1"`},
-		optionMTU + "=1500 ":                   {optionMTU, `"1500 "`},
-		optionICC + "=":                        {optionICC, `""`, "true or false"},
-		optionHostBinding + "=224.0.0.1":       {optionHostBinding, "224.0.0.1"},
-		optionHostBinding + "=fe80::1%eth0":    {optionHostBinding, "fe80::1%eth0"},
-		optionIfacePrefix + "=fourteen-chars":  {optionIfacePrefix, "fourteen-chars", "13"},
-		optionGatewayMode4 + "=bridge":         {optionGatewayMode4, `"bridge"`, "nat-unprotected, routed"},
-		optionGatewayMode6 + "=isolated":       {optionGatewayMode6, `"isolated"`, "--internal"},
-		optionHostIPv4 + "=2001:db8::7":        {optionHostIPv4, "2001:db8::7", "IPv4 address"},
-		optionHostIPv6 + "=192.0.2.7":          {optionHostIPv6, "192.0.2.7", "IPv6 address"},
-		optionHostIPv4 + "=0.0.0.0":            {optionHostIPv4, "0.0.0.0"},
-		optionTrusted + "=a b":                 {optionTrusted, `"a b"`, "colons"},
-		optionTrusted + "=eth0:":               {optionTrusted, `"eth0:"`},
-		optionTrusted + "=sixteen-letters-":    {optionTrusted, "sixteen-letters-"},
-		optionInhibitIPv4 + "=yes":             {optionInhibitIPv4, `"yes"`, "true or false"},
-		optionDefault + "=true":                {optionDefault, "docker0"},
-		optionEnableIPv4 + "=false":            {optionEnableIPv4, `"false"`, "--ipv4"},
-		optionEnableIPv6 + "=true":             {optionEnableIPv6, `"true"`, "--ipv6"},
-		optionAdvertiseCount + "=4":            {optionAdvertiseCount, `"4"`, "0 to 3"},
-		optionAdvertiseEvery + "=10":           {optionAdvertiseEvery, `"10"`, "100 to 2000"},
-		optionAntiSpoof + "=maybe":             {optionAntiSpoof, `"maybe"`, "strict"},
-		optionRefuse + "=accept":               {optionRefuse, `"accept"`, "drop, or reject"},
-		optionClampMSS + "=1400":               {optionClampMSS, `"1400"`, "true or false"},
-		optionPublish + "=half":                {optionPublish, `"half"`, "closed"},
-		optionAllow + "=":                      {optionAllow, `""`, "any, or none"},
-		optionAllow + "=192.0.2.0/33":          {optionAllow, "192.0.2.0/33"},
-		optionAllow + "=example.org":           {optionAllow, "example.org"},
-		optionAllow + "=any,10.0.0.1":          {optionAllow, "any,10.0.0.1"},
-		optionAllow + ".0=any":                 {optionAllow + ".0", `"0"`, "PORT"},
-		optionAllow + ".70000=any":             {optionAllow + ".70000"},
-		optionAllow + ".80/icmp=any":           {optionAllow + ".80/icmp", "PORT/PROTOCOL"},
-		"nftnet.alow=any":                      {"nftnet.alow=any", "no such option", optionAllow},
-		"com.docker.network.unknown=1":         {"com.docker.network.unknown=1", "no such option", optionMTU},
+		BridgeName + "=":                      {BridgeName, `""`, "15"},
+		BridgeName + "=sixteen-letters-":      {BridgeName, "sixteen-letters-", "15"},
+		BridgeName + "=a/b":                   {BridgeName, "a/b"},
+		BridgeName + "=..":                    {BridgeName, `".."`},
+		optionMTU + "=67":                     {optionMTU, `"67"`, "68 to 65535"},
+		optionMTU + "=-1":                     {optionMTU, `"-1"`},
+		optionMTU + "=1500 ":                  {optionMTU, `"1500 "`},
+		optionICC + "=":                       {optionICC, `""`, "true or false"},
+		optionHostBinding + "=224.0.0.1":      {optionHostBinding, "224.0.0.1"},
+		optionHostBinding + "=fe80::1%eth0":   {optionHostBinding, "fe80::1%eth0"},
+		optionIfacePrefix + "=fourteen-chars": {optionIfacePrefix, "fourteen-chars", "13"},
+		optionGatewayMode4 + "=bridge":        {optionGatewayMode4, `"bridge"`, "nat-unprotected, routed"},
+		optionGatewayMode6 + "=isolated":      {optionGatewayMode6, `"isolated"`, "--internal"},
+		optionHostIPv4 + "=2001:db8::7":       {optionHostIPv4, "2001:db8::7", "IPv4 address"},
+		optionHostIPv6 + "=192.0.2.7":         {optionHostIPv6, "192.0.2.7", "IPv6 address"},
+		optionHostIPv4 + "=0.0.0.0":           {optionHostIPv4, "0.0.0.0"},
+		optionTrusted + "=a b":                {optionTrusted, `"a b"`, "colons"},
+		optionTrusted + "=eth0:":              {optionTrusted, `"eth0:"`},
+		optionTrusted + "=sixteen-letters-":   {optionTrusted, "sixteen-letters-"},
+		optionInhibitIPv4 + "=yes":            {optionInhibitIPv4, `"yes"`, "true or false"},
+		optionDefault + "=true":               {optionDefault, "docker0"},
+		libnetwork.EnableIPv4 + "=false":      {libnetwork.EnableIPv4, `"false"`, "--ipv4"},
+		libnetwork.EnableIPv6 + "=true":       {libnetwork.EnableIPv6, `"true"`, "--ipv6"},
+		optionAdvertiseCount + "=4":           {optionAdvertiseCount, `"4"`, "0 to 3"},
+		optionAdvertiseEvery + "=10":          {optionAdvertiseEvery, `"10"`, "100 to 2000"},
+		optionAntiSpoof + "=maybe":            {optionAntiSpoof, `"maybe"`, "strict"},
+		optionRefuse + "=accept":              {optionRefuse, `"accept"`, "drop, or reject"},
+		optionClampMSS + "=1400":              {optionClampMSS, `"1400"`, "true or false"},
+		optionPublish + "=half":               {optionPublish, `"half"`, "closed"},
+		Allow + "=":                           {Allow, `""`, "any, or none"},
+		Allow + "=192.0.2.0/33":               {Allow, "192.0.2.0/33"},
+		Allow + "=example.org":                {Allow, "example.org"},
+		Allow + "=any,10.0.0.1":               {Allow, "any,10.0.0.1"},
+		Allow + ".0=any":                      {Allow + ".0", `"0"`, "PORT"},
+		Allow + ".70000=any":                  {Allow + ".70000"},
+		Allow + ".80/icmp=any":                {Allow + ".80/icmp", "PORT/PROTOCOL"},
+		"nftnet.alow=any":                     {"nftnet.alow=any", "no such option", Allow},
+		"com.docker.network.unknown=1":        {"com.docker.network.unknown=1", "no such option", optionMTU},
 	} {
 		key, value, _ := strings.Cut(option, "=")
 		_, _, err := parse(request(t, map[string]string{key: value}))
@@ -143,16 +148,16 @@ func allows(n desired.Network, port uint16, from string) bool {
 // TestClosedByDefault: where the administrator closed publishing, a network
 // opens it again with a word.
 func TestClosedByDefault(t *testing.T) {
-	closed := defaults{closed: true}
+	closed := Defaults{Closed: true}
 	for options, want := range map[string]bool{
-		"": false, optionPublish + "=open": true, optionPublish + "=closed": false, optionAllow + "=any": true,
-		optionAllow + "=192.0.2.1": true, optionAllow + "=192.0.2.2": false, optionAllow + ".80=any": true, optionAllow + ".81=any": false,
+		"": false, optionPublish + "=open": true, optionPublish + "=closed": false, Allow + "=any": true,
+		Allow + "=192.0.2.1": true, Allow + "=192.0.2.2": false, Allow + ".80=any": true, Allow + ".81=any": false,
 	} {
 		o := map[string]string{}
 		if key, value, ok := strings.Cut(options, "="); ok {
 			o[key] = value
 		}
-		n, _, err := closed.parseNetwork(request(t, o))
+		n, _, err := closed.ParseNetwork(request(t, o))
 		if err != nil || allows(n, 80, "192.0.2.1") != want {
 			t.Errorf("%q: 192.0.2.1 reaches port 80: %v, want %v (%v)", options, allows(n, 80, "192.0.2.1"), want, err)
 		}
@@ -173,12 +178,12 @@ func TestContradictions(t *testing.T) {
 		"a router and internal":      {internal: true, aux: map[string]string{auxRouter4: "10.1.0.9/24"}, word: "10.1.0.9"},
 		"a router":                   {aux: map[string]string{auxRouter4: "10.1.0.9/24"}},
 		"a router outside":           {aux: map[string]string{auxRouter4: "10.2.0.9/24"}, word: `"10.2.0.9/24"`},
-		"unprotected with a list":    {options: map[string]string{optionGatewayMode4: "nat-unprotected", optionAllow: "10.0.0.1"}, word: optionAllow},
+		"unprotected with a list":    {options: map[string]string{optionGatewayMode4: "nat-unprotected", Allow: "10.0.0.1"}, word: Allow},
 		"unprotected without a list": {options: map[string]string{optionGatewayMode4: "nat-unprotected"}},
 	} {
 		req := request(t, row.options)
 		req.IPv4Data[0].AuxAddresses = row.aux
-		req.Options[optionInternal] = json.RawMessage(strconv.FormatBool(row.internal))
+		req.Options[libnetwork.Internal] = json.RawMessage(strconv.FormatBool(row.internal))
 		n, _, err := parse(req)
 		if row.word == "" && err != nil || row.word != "" && (err == nil || !strings.Contains(err.Error(), row.word)) {
 			t.Errorf("%s: %v, want an error with %q", name, err, row.word)
@@ -194,16 +199,16 @@ func TestContradictions(t *testing.T) {
 
 func TestEndpointOptions(t *testing.T) {
 	for option, word := range map[string]string{
-		optionAllow + "=10.0.0.1":                                      "",
-		optionAllow + ".80/tcp=none":                                   "",
-		optionAntiSpoof + "=off":                                       "",
-		optionFreeBind + "=true":                                       "",
-		optionAddresses + "=10.1.0.9,::5":                              "",
+		Allow + "=10.0.0.1":               "",
+		Allow + ".80/tcp=none":            "",
+		optionAntiSpoof + "=off":          "",
+		optionFreeBind + "=true":          "",
+		optionAddresses + "=10.1.0.9,::5": "",
 		"com.docker.network.endpoint.sysctls=net.ipv4.conf.IFNAME.x=1": "",
 		optionAddresses + "=10.1.0.0/24":                               "10.1.0.0/24",
 		optionIfname + "=lan0":                                         optionIfacePrefix,
 		"nftnet.bandwidth=1":                                           "no such option",
-		optionAllow + "=x":                                             `"x"`,
+		Allow + "=x":                                                   `"x"`,
 	} {
 		key, value, _ := strings.Cut(option, "=")
 		text, err := json.Marshal(value)
@@ -211,7 +216,7 @@ func TestEndpointOptions(t *testing.T) {
 			t.Fatal(err)
 		}
 		var e desired.Endpoint
-		err = parseEndpointOptions(&e, map[string]json.RawMessage{key: text})
+		err = ParseEndpoint(&e, map[string]json.RawMessage{key: text})
 		if word == "" && err != nil || word != "" && (err == nil || !strings.Contains(err.Error(), word)) {
 			t.Errorf("%s: %v, want an error with %q", option, err, word)
 		}
@@ -241,22 +246,22 @@ func TestAllowLists(t *testing.T) {
 }
 
 func TestSubnetsRefused(t *testing.T) {
-	v4 := ipamData{Pool: "10.1.0.0/24", Gateway: "10.1.0.1/24"}
+	v4 := libnetwork.IPAMData{Pool: "10.1.0.0/24", Gateway: "10.1.0.1/24"}
 	for name, row := range map[string]struct {
-		v4, v6 []ipamData
+		v4, v6 []libnetwork.IPAMData
 		word   string
 	}{
 		"none":                {nil, nil, "IPv4 or IPv6 must be enabled"},
-		"two of one family":   {[]ipamData{v4, v4}, nil, "2 IPv4 subnets"},
-		"no subnet":           {[]ipamData{{Pool: "ten"}}, nil, `"ten"`},
-		"wrong family":        {[]ipamData{{Pool: "fd00::/64"}}, nil, `"fd00::/64"`},
-		"null IPAM":           {[]ipamData{{Pool: "0.0.0.0/0"}}, nil, "address pool"},
-		"gateway outside":     {[]ipamData{{Pool: "10.1.0.0/24", Gateway: "10.2.0.1/24"}}, nil, `"10.2.0.1/24"`},
-		"gateway not a CIDR":  {[]ipamData{{Pool: "10.1.0.0/24", Gateway: "10.1.0.1"}}, nil, `"10.1.0.1"`},
-		"wrong IPv6 family":   {nil, []ipamData{v4}, `"10.1.0.0/24"`},
-		"IPv4-mapped as IPv6": {nil, []ipamData{{Pool: "::ffff:10.1.0.0/120", Gateway: "10.1.0.1/24"}}, "gateway"},
+		"two of one family":   {[]libnetwork.IPAMData{v4, v4}, nil, "2 IPv4 subnets"},
+		"no subnet":           {[]libnetwork.IPAMData{{Pool: "ten"}}, nil, `"ten"`},
+		"wrong family":        {[]libnetwork.IPAMData{{Pool: "fd00::/64"}}, nil, `"fd00::/64"`},
+		"null IPAM":           {[]libnetwork.IPAMData{{Pool: "0.0.0.0/0"}}, nil, "address pool"},
+		"gateway outside":     {[]libnetwork.IPAMData{{Pool: "10.1.0.0/24", Gateway: "10.2.0.1/24"}}, nil, `"10.2.0.1/24"`},
+		"gateway not a CIDR":  {[]libnetwork.IPAMData{{Pool: "10.1.0.0/24", Gateway: "10.1.0.1"}}, nil, `"10.1.0.1"`},
+		"wrong IPv6 family":   {nil, []libnetwork.IPAMData{v4}, `"10.1.0.0/24"`},
+		"IPv4-mapped as IPv6": {nil, []libnetwork.IPAMData{{Pool: "::ffff:10.1.0.0/120", Gateway: "10.1.0.1/24"}}, "gateway"},
 	} {
-		_, _, err := parse(createNetworkRequest{NetworkID: testID, IPv4Data: row.v4, IPv6Data: row.v6})
+		_, _, err := parse(libnetwork.CreateNetworkRequest{NetworkID: testID, IPv4Data: row.v4, IPv6Data: row.v6})
 		if err == nil || !strings.Contains(err.Error(), row.word) {
 			t.Errorf("%s: %v, want an error with %q", name, err, row.word)
 		}
@@ -267,7 +272,7 @@ func TestSubnetsRefused(t *testing.T) {
 // bridge without a word.
 func TestSmallMTUWithIPv6(t *testing.T) {
 	req := request(t, map[string]string{optionMTU: "1000"})
-	req.IPv6Data = []ipamData{{Pool: "fd00:1::/64", Gateway: "fd00:1::1/64"}}
+	req.IPv6Data = []libnetwork.IPAMData{{Pool: "fd00:1::/64", Gateway: "fd00:1::1/64"}}
 	if _, _, err := parse(req); err == nil || !strings.Contains(err.Error(), "1280") {
 		t.Errorf("got %v, want an error that names 1280", err)
 	}
@@ -275,7 +280,7 @@ func TestSmallMTUWithIPv6(t *testing.T) {
 
 func TestLibnetworkFlags(t *testing.T) {
 	for raw, want := range map[string]string{`true`: "true", `"true"`: "true", `false`: "false", `"0"`: "false", `7`: "error", `"x"`: "error", `null`: "false"} {
-		got, err := networkOptions{optionInternal: json.RawMessage(raw)}.flag(optionInternal, true)
+		got, err := libnetwork.NetworkOptions{libnetwork.Internal: json.RawMessage(raw)}.Flag(libnetwork.Internal, true)
 		text := map[bool]string{true: "true", false: "false"}[got]
 		if err != nil {
 			text = "error"
@@ -289,15 +294,15 @@ func TestLibnetworkFlags(t *testing.T) {
 // FuzzCreateNetwork: no request makes the driver panic, and one that is
 // accepted gives a ruleset that can be written.
 func FuzzCreateNetwork(f *testing.F) {
-	plain, err := json.Marshal(request(f, map[string]string{optionMTU: "1400", optionBridgeName: "br0"}))
+	plain, err := json.Marshal(request(f, map[string]string{optionMTU: "1400", BridgeName: "br0"}))
 	if err != nil {
 		f.Fatal(err)
 	}
 	f.Add(plain)
 	f.Add([]byte(`{"NetworkID":"0123456789ab","Options":{"com.docker.network.generic":null},"IPv6Data":[{"Pool":"fd00::/64"}]}`))
 	f.Fuzz(func(t *testing.T, body []byte) {
-		var req createNetworkRequest
-		if json.Unmarshal(body, &req) != nil || checkID("network", req.NetworkID) != nil {
+		var req libnetwork.CreateNetworkRequest
+		if json.Unmarshal(body, &req) != nil || len(req.NetworkID) < 12 {
 			return
 		}
 		n, _, err := parse(req)
@@ -306,7 +311,7 @@ func FuzzCreateNetwork(f *testing.F) {
 		}
 		s := desired.New()
 		s.Networks[n.ID] = n
-		if text := Ruleset(s).String(); !strings.Contains(text, n.Bridge) {
+		if text := rs.Merge(nat.Ruleset(s), isolation.Ruleset(s)).String(); !strings.Contains(text, n.Bridge) {
 			t.Errorf("the ruleset does not name bridge %q", n.Bridge)
 		}
 	})

@@ -1,4 +1,7 @@
-package plugin
+// Package option reads what users ask for by -o and driver-opt, and what
+// libnetwork says of a network, into desired state: one table names each
+// option, what it takes and what it does.
+package option
 
 import (
 	"encoding/json"
@@ -11,14 +14,7 @@ import (
 	"strings"
 
 	"nftnet/internal/desired"
-)
-
-// Labels by which libnetwork names options (moby daemon/libnetwork/netlabel).
-const (
-	optionGeneric    = "com.docker.network.generic"
-	optionInternal   = "com.docker.network.internal"
-	optionEnableIPv4 = "com.docker.network.enable_ipv4"
-	optionEnableIPv6 = "com.docker.network.enable_ipv6"
+	"nftnet/plugin/libnetwork"
 )
 
 // Names by which --aux-address gives the containers another router than the
@@ -36,26 +32,26 @@ const (
 	maxMTU     = 65535
 )
 
-// networkChoices is what a request asks for beside the network itself.
-type networkChoices struct {
-	// overlap lets the network have a subnet that the host has a route to.
-	overlap bool
+// Choices is what a request asks for beside the network itself.
+type Choices struct {
+	// Overlap lets the network have a subnet that the host has a route to.
+	Overlap bool
 	// ipv4, ipv6 are what options say of the families; nil where none does.
 	ipv4, ipv6 *bool
 }
 
-// parseNetwork is the network that a request asks for.
-func (d defaults) parseNetwork(req createNetworkRequest) (desired.Network, networkChoices, error) {
-	var c networkChoices
+// ParseNetwork returns the network that a request asks for.
+func (d Defaults) ParseNetwork(req libnetwork.CreateNetworkRequest) (desired.Network, Choices, error) {
+	var c Choices
 	n := desired.Network{
 		ID: req.NetworkID, Bridge: desired.BridgeName(req.NetworkID), ICC: true, Masquerade: true, IfacePrefix: "eth",
 		AntiSpoof: desired.SpoofNeighbours,
 	}
-	if d.closed {
+	if d.Closed {
 		n.Allow = desired.Allow{desired.AllPorts: desired.Sources{Limited: true}}
 	}
 	var err error
-	if n.Internal, err = req.Options.flag(optionInternal, false); err != nil {
+	if n.Internal, err = req.Options.Flag(libnetwork.Internal, false); err != nil {
 		return n, c, err
 	}
 	if n.IPv4, err = parseSubnet(req.IPv4Data, "IPv4", auxRouter4); err != nil {
@@ -64,20 +60,31 @@ func (d defaults) parseNetwork(req createNetworkRequest) (desired.Network, netwo
 	if n.IPv6, err = parseSubnet(req.IPv6Data, "IPv6", auxRouter6); err != nil {
 		return n, c, err
 	}
-	if err := parseGeneric(&n, &c, req.Options[optionGeneric]); err != nil {
+	if err := parseGeneric(&n, &c, req.Options[libnetwork.Generic]); err != nil {
 		return n, c, err
 	}
 	return n, c, checkOptions(&n, c)
 }
 
-// defaults are what the administrator chose for all networks.
-type defaults struct {
-	// closed publishes ports to nobody who is not named.
-	closed bool
+// ParseGateways returns what options alone say of a network and its gateways,
+// before it has addresses.
+func ParseGateways(options libnetwork.NetworkOptions) (desired.Network, error) {
+	var n desired.Network
+	var err error
+	if n.Internal, err = options.Flag(libnetwork.Internal, false); err != nil {
+		return n, err
+	}
+	return n, parseGeneric(&n, &Choices{}, options[libnetwork.Generic])
+}
+
+// Defaults are what the administrator chose for all networks.
+type Defaults struct {
+	// Closed publishes ports to nobody who is not named.
+	Closed bool
 }
 
 // checkOptions refuses options that contradict each other, or the network.
-func checkOptions(n *desired.Network, c networkChoices) error {
+func checkOptions(n *desired.Network, c Choices) error {
 	if !n.IPv4.IsValid() && !n.IPv6.IsValid() {
 		return errors.New("the network has no subnet: IPv4 or IPv6 must be enabled")
 	}
@@ -86,7 +93,7 @@ func checkOptions(n *desired.Network, c networkChoices) error {
 		want   *bool
 		have   bool
 		flag   string
-	}{{optionEnableIPv4, c.ipv4, n.IPv4.IsValid(), "--ipv4"}, {optionEnableIPv6, c.ipv6, n.IPv6.IsValid(), "--ipv6"}} {
+	}{{libnetwork.EnableIPv4, c.ipv4, n.IPv4.IsValid(), "--ipv4"}, {libnetwork.EnableIPv6, c.ipv6, n.IPv6.IsValid(), "--ipv6"}} {
 		if f.want != nil && *f.want != f.have {
 			return fmt.Errorf("option %s: %q is not what this Docker engine made of the network: allowed is the flag %s",
 				f.option, strconv.FormatBool(*f.want), f.flag)
@@ -112,7 +119,7 @@ func checkOptions(n *desired.Network, c networkChoices) error {
 		}
 		if s.Mode == desired.ModeUnprotected && len(n.Allow) > 0 {
 			return fmt.Errorf("option %s: %q is not allowed together with %s or %s: it opens every port to everybody",
-				f.option, s.Mode, optionAllow, optionPublish)
+				f.option, s.Mode, Allow, optionPublish)
 		}
 	}
 	if n.Internal && n.InhibitIPv4 {
@@ -121,26 +128,7 @@ func checkOptions(n *desired.Network, c networkChoices) error {
 	return nil
 }
 
-// flag reads a boolean of libnetwork's, which sends it as a bool or as text.
-func (o networkOptions) flag(key string, absent bool) (bool, error) {
-	raw, ok := o[key]
-	if !ok {
-		return absent, nil
-	}
-	var b bool
-	if json.Unmarshal(raw, &b) == nil {
-		return b, nil
-	}
-	var s string
-	if json.Unmarshal(raw, &s) == nil {
-		if b, err := strconv.ParseBool(s); err == nil {
-			return b, nil
-		}
-	}
-	return false, fmt.Errorf("option %s: %s is not allowed: true or false is", key, raw)
-}
-
-func parseSubnet(data []ipamData, family, aux string) (desired.Subnet, error) {
+func parseSubnet(data []libnetwork.IPAMData, family, aux string) (desired.Subnet, error) {
 	if len(data) == 0 {
 		return desired.Subnet{}, nil
 	}
@@ -182,13 +170,13 @@ func inSubnet(s desired.Subnet, family, what, text string) (netip.Addr, error) {
 	return p.Addr(), nil
 }
 
-func parseGeneric(n *desired.Network, c *networkChoices, raw json.RawMessage) error {
+func parseGeneric(n *desired.Network, c *Choices, raw json.RawMessage) error {
 	if len(raw) == 0 || string(raw) == "null" {
 		return nil
 	}
 	var options map[string]any
 	if err := json.Unmarshal(raw, &options); err != nil {
-		return fmt.Errorf("option %s: a table of options is needed: %w", optionGeneric, err)
+		return fmt.Errorf("option %s: a table of options is needed: %w", libnetwork.Generic, err)
 	}
 	for _, key := range slices.Sorted(maps.Keys(options)) {
 		if err := parseOption(networkOptionTable, &networkTarget{n, c}, key, fmt.Sprint(options[key])); err != nil {
@@ -201,9 +189,9 @@ func parseGeneric(n *desired.Network, c *networkChoices, raw json.RawMessage) er
 // parseOption reads one option of the user's by a table of those that there are.
 func parseOption[T any](table map[string]option[T], into T, key, value string) error {
 	o, ok := table[key]
-	if head, port, found := strings.Cut(key, optionAllow+"."); !ok && found && head == "" {
+	if head, port, found := strings.Cut(key, Allow+"."); !ok && found && head == "" {
 		if o, ok = table[optionAllowPort]; ok && !portName.MatchString(port) {
-			return fmt.Errorf("option %s: %q is not a port: allowed is %s.PORT or %s.PORT/PROTOCOL", key, port, optionAllow, optionAllow)
+			return fmt.Errorf("option %s: %q is not a port: allowed is %s.PORT or %s.PORT/PROTOCOL", key, port, Allow, Allow)
 		}
 	}
 	if !ok {
@@ -219,9 +207,9 @@ func parseOption[T any](table map[string]option[T], into T, key, value string) e
 	return nil
 }
 
-// parseEndpointOptions reads the options of one container on one network.
+// ParseEndpoint reads the options of one container on one network.
 // Those of Docker's own that are not for the driver are passed over.
-func parseEndpointOptions(e *desired.Endpoint, options map[string]json.RawMessage) error {
+func ParseEndpoint(e *desired.Endpoint, options map[string]json.RawMessage) error {
 	for _, key := range slices.Sorted(maps.Keys(options)) {
 		if _, ours := endpointOptionTable[key]; !ours && !strings.HasPrefix(key, optionPrefix) {
 			continue

@@ -1,4 +1,4 @@
-package plugin
+package option
 
 import (
 	"errors"
@@ -10,13 +10,14 @@ import (
 	"strings"
 
 	"nftnet/internal/desired"
+	"nftnet/plugin/libnetwork"
 	"nftnet/plugin/link"
 )
 
 // Options of docker network create -o. Those of Docker's own bridge driver have
 // its keys (moby daemon/libnetwork/drivers/bridge/labels.go).
 const (
-	optionBridgeName   = "com.docker.network.bridge.name"
+	BridgeName         = "com.docker.network.bridge.name"
 	optionMTU          = "com.docker.network.driver.mtu"
 	optionICC          = "com.docker.network.bridge.enable_icc"
 	optionMasquerade   = "com.docker.network.bridge.enable_ip_masquerade"
@@ -37,14 +38,14 @@ const (
 // Options of our own.
 const (
 	optionPrefix    = "nftnet."
-	optionAllow     = "nftnet.allow"
+	Allow           = "nftnet.allow"
 	optionAllowPort = "nftnet.allow.PORT[/PROTOCOL]"
 	optionPublish   = "nftnet.publish"
 	optionAntiSpoof = "nftnet.antispoof"
 	optionRefuse    = "nftnet.unpublished"
 	optionClampMSS  = "nftnet.clamp_mss"
 	optionFreeBind  = "nftnet.free_bind"
-	optionOverlap   = "nftnet.allow_overlap"
+	Overlap         = "nftnet.allow_overlap"
 	optionAddresses = "nftnet.addresses"
 )
 
@@ -67,11 +68,11 @@ var errNotAllowed = errors.New("not allowed")
 // networkTarget is what the options of a network are read into.
 type networkTarget struct {
 	*desired.Network
-	choices *networkChoices
+	choices *Choices
 }
 
 var networkOptionTable = map[string]option[*networkTarget]{
-	optionBridgeName: nameOption(link.MaxName, func(t *networkTarget, v string) { t.Bridge = v }),
+	BridgeName: nameOption(link.MaxName, func(t *networkTarget, v string) { t.Bridge = v }),
 	// Docker appends a number to the prefix.
 	optionIfacePrefix: nameOption(link.MaxName-2, func(t *networkTarget, v string) { t.IfacePrefix = v }),
 	optionMTU: {
@@ -85,14 +86,14 @@ var networkOptionTable = map[string]option[*networkTarget]{
 			return nil
 		},
 	},
-	optionICC:         boolOption(func(t *networkTarget, v bool) { t.ICC = v }),
-	optionMasquerade:  boolOption(func(t *networkTarget, v bool) { t.Masquerade = v }),
-	optionInhibitIPv4: boolOption(func(t *networkTarget, v bool) { t.InhibitIPv4 = v }),
-	optionEnableIPv4:  boolOption(func(t *networkTarget, v bool) { t.choices.ipv4 = &v }),
-	optionEnableIPv6:  boolOption(func(t *networkTarget, v bool) { t.choices.ipv6 = &v }),
-	optionHostBinding: addrOption("an IPv4 or IPv6 address", isUnicast, func(t *networkTarget, a netip.Addr) { t.HostBinding = a }),
-	optionHostIPv4:    addrOption("an IPv4 address of the host", isSource(true), func(t *networkTarget, a netip.Addr) { t.IPv4.SNAT = a }),
-	optionHostIPv6:    addrOption("an IPv6 address of the host", isSource(false), func(t *networkTarget, a netip.Addr) { t.IPv6.SNAT = a }),
+	optionICC:             boolOption(func(t *networkTarget, v bool) { t.ICC = v }),
+	optionMasquerade:      boolOption(func(t *networkTarget, v bool) { t.Masquerade = v }),
+	optionInhibitIPv4:     boolOption(func(t *networkTarget, v bool) { t.InhibitIPv4 = v }),
+	libnetwork.EnableIPv4: boolOption(func(t *networkTarget, v bool) { t.choices.ipv4 = &v }),
+	libnetwork.EnableIPv6: boolOption(func(t *networkTarget, v bool) { t.choices.ipv6 = &v }),
+	optionHostBinding:     addrOption("an IPv4 or IPv6 address", isUnicast, func(t *networkTarget, a netip.Addr) { t.HostBinding = a }),
+	optionHostIPv4:        addrOption("an IPv4 address of the host", isSource(true), func(t *networkTarget, a netip.Addr) { t.IPv4.SNAT = a }),
+	optionHostIPv6:        addrOption("an IPv6 address of the host", isSource(false), func(t *networkTarget, a netip.Addr) { t.IPv6.SNAT = a }),
 
 	optionGatewayMode4: gatewayMode(func(t *networkTarget, m desired.GatewayMode) { t.IPv4.Mode = m }),
 	optionGatewayMode6: gatewayMode(func(t *networkTarget, m desired.GatewayMode) { t.IPv6.Mode = m }),
@@ -123,10 +124,10 @@ var networkOptionTable = map[string]option[*networkTarget]{
 	optionAdvertiseCount: wholeNumber(0, 3),
 	optionAdvertiseEvery: wholeNumber(100, 2000),
 
-	optionAllow:     allowOption(func(t *networkTarget) *desired.Allow { return &t.Allow }),
+	Allow:           allowOption(func(t *networkTarget) *desired.Allow { return &t.Allow }),
 	optionAllowPort: allowOption(func(t *networkTarget) *desired.Allow { return &t.Allow }),
 	optionPublish: {
-		allowed: "open, or closed: then nobody but the host reaches a port that " + optionAllow + " does not open",
+		allowed: "open, or closed: then nobody but the host reaches a port that " + Allow + " does not open",
 		set: func(t *networkTarget, _, value string) error {
 			_, given := t.Allow[desired.AllPorts]
 			switch value {
@@ -158,11 +159,11 @@ var networkOptionTable = map[string]option[*networkTarget]{
 	},
 	optionClampMSS: boolOption(func(t *networkTarget, v bool) { t.ClampMSS = v }),
 	optionFreeBind: boolOption(func(t *networkTarget, v bool) { t.FreeBind = v }),
-	optionOverlap:  boolOption(func(t *networkTarget, v bool) { t.choices.overlap = v }),
+	Overlap:        boolOption(func(t *networkTarget, v bool) { t.choices.Overlap = v }),
 }
 
 var endpointOptionTable = map[string]option[*desired.Endpoint]{
-	optionAllow:     allowOption(func(e *desired.Endpoint) *desired.Allow { return &e.Allow }),
+	Allow:           allowOption(func(e *desired.Endpoint) *desired.Allow { return &e.Allow }),
 	optionAllowPort: allowOption(func(e *desired.Endpoint) *desired.Allow { return &e.Allow }),
 	optionAntiSpoof: antiSpoofOption(func(e *desired.Endpoint, l desired.AntiSpoof) { e.AntiSpoof = l }),
 	optionFreeBind:  boolOption(func(e *desired.Endpoint, v bool) { e.FreeBind = v }),
@@ -293,7 +294,7 @@ func allowOption[T any](list func(T) *desired.Allow) option[T] {
 	return option[T]{
 		allowed: fmt.Sprintf("up to %d addresses and subnets joined by commas, any, or none", maxSources),
 		set: func(into T, key, value string) error {
-			_, port, _ := strings.Cut(key, optionAllow+".")
+			_, port, _ := strings.Cut(key, Allow+".")
 			if m := portName.FindStringSubmatch(port); m != nil {
 				if n, err := strconv.ParseUint(m[1], 10, 16); err != nil || n == 0 {
 					return errNotAllowed
