@@ -6,13 +6,13 @@ import (
 	"slices"
 	"strings"
 
+	"nftnet/internal/control"
 	"nftnet/internal/listen"
-	"nftnet/plugin"
 )
 
 // adviceFor looks up who listens on the port that a redirect leads to, and says
 // what of the redirect will not be answered.
-func adviceFor(r plugin.Redirect) []string {
+func adviceFor(r control.Redirect) []string {
 	list, err := listen.On(r.Proto, r.To)
 	if err != nil {
 		// Of sctp nothing is known, and without /proc nothing at all.
@@ -27,7 +27,7 @@ func adviceFor(r plugin.Redirect) []string {
 
 // serverOf names the programs that listen on the port that a redirect leads to,
 // and where.
-func serverOf(r plugin.Redirect) string {
+func serverOf(r control.Redirect) string {
 	list, err := listen.On(r.Proto, r.To)
 	switch {
 	case err != nil:
@@ -72,7 +72,7 @@ type way struct {
 }
 
 // ways lists the ways to a redirect's port: of every address or of one.
-func ways(r plugin.Redirect) []way {
+func ways(r control.Redirect) []way {
 	var out []way
 	at, _ := netip.ParseAddr(r.Address)
 	for _, lo := range []netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.IPv6Loopback()} {
@@ -117,7 +117,7 @@ func except(w way, list []listen.Socket) string {
 // advice says by which ways a redirect will not be answered by the sockets that
 // listen on its port now, and what to do. A server without IPv6 is worth a
 // note, everything else a warning.
-func advice(r plugin.Redirect, ways []way, list []listen.Socket, programs string) []string {
+func advice(r control.Redirect, ways []way, list []listen.Socket, programs string) []string {
 	if len(list) == 0 {
 		return []string{fmt.Sprintf("note: nothing listens on port %d/%s yet: clients of port %d are refused until a server does", r.To, r.Proto, r.Port)}
 	}

@@ -16,16 +16,14 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
 
+	"nftnet/internal/control"
 	"nftnet/plugin"
 )
 
 // version is set by the Makefile.
 var version = "devel"
 
-const (
-	defaultSocket = "/run/docker/plugins/nftnet.sock"
-	defaultState  = "/var/lib/nftnet/state.db"
-)
+const defaultState = "/var/lib/nftnet/state.db"
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -83,7 +81,7 @@ func fromEnv(name, otherwise string) string {
 }
 
 func socketFlag(cmd *cobra.Command, into *string) {
-	cmd.Flags().StringVar(into, "socket", fromEnv("NFTNET_SOCKET", defaultSocket),
+	cmd.Flags().StringVar(into, "socket", fromEnv("NFTNET_SOCKET", control.DefaultSocket),
 		"socket on which Docker finds the driver, by its file name (environment: NFTNET_SOCKET)")
 }
 

@@ -11,7 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"nftnet/inspect"
-	"nftnet/plugin"
+	"nftnet/internal/control"
 )
 
 func portsCommand() *cobra.Command {
@@ -30,8 +30,8 @@ list comes from the running driver, the names from Docker where it answers.`,
 			if err := checkFormat(format, "text", "json"); err != nil {
 				return err
 			}
-			var list []plugin.Published
-			if err := askDriver(cmd.Context(), socket, plugin.PathPorts, nil, &list); err != nil {
+			list, err := control.Client{Socket: socket}.Ports(cmd.Context())
+			if err != nil {
 				return err
 			}
 			names, err := dockerNames(cmd.Context(), docker)
@@ -70,12 +70,12 @@ func printJSON(w io.Writer, v any) error {
 // namedPort is a published port with the names that Docker gives to its
 // network and container, empty where Docker does not answer.
 type namedPort struct {
-	plugin.Published
+	control.Port
 	NetworkName   string `json:"network_name,omitempty"`
 	ContainerName string `json:"container_name,omitempty"`
 }
 
-func namedPorts(list []plugin.Published, names inspect.Names) []namedPort {
+func namedPorts(list []control.Port, names inspect.Names) []namedPort {
 	networks, containers := map[string]string{}, map[string]string{}
 	for _, n := range names.Networks {
 		networks[n.ID] = n.Name

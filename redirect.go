@@ -11,7 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"nftnet/plugin"
+	"nftnet/internal/control"
 )
 
 func redirectCommand() *cobra.Command {
@@ -37,7 +37,7 @@ They stay through restarts and a flush of the ruleset, until they are removed.`,
 
 func redirectAddCommand() *cobra.Command {
 	var socket string
-	var req plugin.Redirect
+	var req control.Redirect
 	cmd := &cobra.Command{
 		Use:   "add PORT TO",
 		Short: "Lead PORT of this host to its port TO",
@@ -68,8 +68,8 @@ Connections that stand outlive the redirect.`,
 			if req.To, err = parsePort(args[1]); err != nil {
 				return err
 			}
-			var added plugin.Redirect
-			if err := askDriver(cmd.Context(), socket, plugin.PathRedirects, req, &added); err != nil {
+			added, err := control.Client{Socket: socket}.AddRedirect(cmd.Context(), req)
+			if err != nil {
 				return err
 			}
 			_, err = fmt.Fprintf(cmd.OutOrStdout(), "redirect %s: %s leads to port %d\n", added.Name, where(added), added.To)
@@ -97,7 +97,7 @@ func parsePort(text string) (uint16, error) {
 }
 
 // where says what a redirect takes.
-func where(r plugin.Redirect) string {
+func where(r control.Redirect) string {
 	on := "every address of this host"
 	if r.Address != "" {
 		on = r.Address
@@ -116,8 +116,8 @@ func redirectListCommand() *cobra.Command {
 			if err := checkFormat(format, "text", "json"); err != nil {
 				return err
 			}
-			var list []plugin.Redirect
-			if err := askDriver(cmd.Context(), socket, plugin.PathRedirects, nil, &list); err != nil {
+			list, err := control.Client{Socket: socket}.Redirects(cmd.Context())
+			if err != nil {
 				return err
 			}
 			if format == "json" {
@@ -131,7 +131,7 @@ func redirectListCommand() *cobra.Command {
 	return cmd
 }
 
-func printRedirects(w io.Writer, list []plugin.Redirect) error {
+func printRedirects(w io.Writer, list []control.Redirect) error {
 	if len(list) == 0 {
 		_, err := fmt.Fprintln(w, "there are no redirects")
 		return err
@@ -157,14 +157,15 @@ The port is free again at once. Connections that stand go on.`,
   nftnet redirect rm 80 53/udp`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			var list []plugin.Redirect
-			if err := askDriver(cmd.Context(), socket, plugin.PathRedirects, nil, &list); err != nil {
+			driver := control.Client{Socket: socket}
+			list, err := driver.Redirects(cmd.Context())
+			if err != nil {
 				return err
 			}
 			names, err := redirectsNamed(list, args)
 			for _, name := range names {
 				if err == nil {
-					err = askDriver(cmd.Context(), socket, plugin.PathRemoveRedirect, plugin.RedirectName{Name: name}, &struct{}{})
+					err = driver.RemoveRedirect(cmd.Context(), name)
 				}
 			}
 			return err
@@ -179,7 +180,7 @@ The port is free again at once. Connections that stand go on.`,
 
 // redirectsNamed finds the redirects that arguments mean, each once. Where one
 // means none or several, nothing is to be removed.
-func redirectsNamed(list []plugin.Redirect, args []string) ([]string, error) {
+func redirectsNamed(list []control.Redirect, args []string) ([]string, error) {
 	var out []string
 	for _, arg := range args {
 		var found []string
@@ -204,8 +205,8 @@ func redirectsNamed(list []plugin.Redirect, args []string) ([]string, error) {
 // completeRedirects are the names that are not given yet; none where the driver
 // does not answer.
 func completeRedirects(cmd *cobra.Command, socket string, given []string) []string {
-	var list []plugin.Redirect
-	if askDriver(cmd.Context(), socket, plugin.PathRedirects, nil, &list) != nil {
+	list, err := control.Client{Socket: socket}.Redirects(cmd.Context())
+	if err != nil {
 		return nil
 	}
 	var out []string

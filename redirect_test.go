@@ -5,8 +5,8 @@ import (
 	"strings"
 	"testing"
 
+	"nftnet/internal/control"
 	"nftnet/internal/listen"
-	"nftnet/plugin"
 )
 
 func listening(addrs ...string) []listen.Socket {
@@ -45,7 +45,7 @@ func TestAdvice(t *testing.T) {
 		"of 127.0.0.1, by an IPv6 server": {"127.0.0.1", listening("::1"), "warning: ", []string{host4}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := plugin.Redirect{Name: "80-tcp", Proto: "tcp", Port: 80, To: 3000, Address: row.address}
+			r := control.Redirect{Name: "80-tcp", Proto: "tcp", Port: 80, To: 3000, Address: row.address}
 			got := advice(r, ways(r), row.list, "caddy")
 			if row.level == "" && len(got) == 0 {
 				return
@@ -67,7 +67,7 @@ func TestAdvice(t *testing.T) {
 }
 
 func TestRedirectsNamed(t *testing.T) {
-	list := []plugin.Redirect{
+	list := []control.Redirect{
 		{Name: "80-tcp", Proto: "tcp", Port: 80}, {Name: "dns", Proto: "udp", Port: 53}, {Name: "53-tcp", Proto: "tcp", Port: 53},
 	}
 	for args, want := range map[string]string{

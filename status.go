@@ -20,8 +20,8 @@ import (
 	"nftnet/inspect"
 	"nftnet/inspect/message"
 	"nftnet/inspect/view"
+	"nftnet/internal/control"
 	"nftnet/internal/ruleset"
-	"nftnet/plugin"
 )
 
 // errObstacle ends the program with a failure that is printed already.
@@ -101,8 +101,7 @@ func readStatus(ctx context.Context, socket, docker string, say *message.Catalog
 	if err != nil {
 		return status{}, err
 	}
-	var ports []plugin.Published
-	driverErr := askDriver(ctx, socket, plugin.PathPorts, nil, &ports)
+	ports, driverErr := control.Client{Socket: socket}.Ports(ctx)
 	names, err := dockerNames(ctx, docker)
 	if err != nil {
 		fmt.Fprintln(errOut, "nftnet: names are missing:", err)
@@ -188,7 +187,7 @@ func isOn(name string) bool {
 
 // sites are the driver's networks: those that its table tells of, and where the
 // table is gone those that Docker does.
-func sites(rs ruleset.Ruleset, names inspect.Names, ports []plugin.Published) []inspect.Site {
+func sites(rs ruleset.Ruleset, names inspect.Names, ports []control.Port) []inspect.Site {
 	out := inspect.OwnSites(rs)
 	if len(out) == 0 {
 		for _, n := range names.Networks {
@@ -239,7 +238,7 @@ var protocols = map[string]uint8{"tcp": ruleset.ProtoTCP, "udp": ruleset.ProtoUD
 
 // portsOf are the ports of a network that the kernel translates. What is
 // published on a loopback address alone nobody outside asks for.
-func portsOf(network string, ports []plugin.Published) []inspect.Port {
+func portsOf(network string, ports []control.Port) []inspect.Port {
 	var out []inspect.Port
 	for _, p := range ports {
 		host, err1 := netip.ParseAddrPort(p.Host)
