@@ -1,4 +1,4 @@
-package main
+package cli
 
 import (
 	"bytes"
@@ -12,8 +12,7 @@ import (
 // envProgram is the program itself.
 func TestMain(m *testing.M) {
 	if os.Getenv(envProgram) != "" {
-		main()
-		return
+		os.Exit(Main("test"))
 	}
 	os.Exit(nstest.Main(m))
 }
@@ -25,7 +24,7 @@ const envProgram = "NFTNET_TEST_PROGRAM"
 func run(t *testing.T, args ...string) (out, errOut string, err error) {
 	t.Helper()
 	var o, e bytes.Buffer
-	cmd := root()
+	cmd := root("test")
 	cmd.SetArgs(args)
 	cmd.SetOut(&o)
 	cmd.SetErr(&e)

@@ -1,7 +1,8 @@
-package main
+package cli
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -32,4 +33,10 @@ func thisPage() view.Page {
 	// Without a name of the host the page does without.
 	host, _ := os.Hostname()
 	return view.Page{Host: host, Taken: time.Now().Format("2006-01-02 15:04 MST")}
+}
+
+func printJSON(w io.Writer, v any) error {
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	return enc.Encode(v)
 }

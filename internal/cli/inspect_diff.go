@@ -1,4 +1,4 @@
-package main
+package cli
 
 import (
 	"context"
@@ -11,22 +11,6 @@ import (
 	"nftnet/inspect/view"
 	"nftnet/internal/ruleset"
 )
-
-// exitStatus ends the program with a status of its own. What there is to say
-// beyond err has been printed.
-type exitStatus struct {
-	code int
-	err  error
-}
-
-func (e exitStatus) Error() string {
-	if e.err == nil {
-		return fmt.Sprintf("exit status %d", e.code)
-	}
-	return e.err.Error()
-}
-
-func (e exitStatus) Unwrap() error { return e.err }
 
 // The statuses of diff(1).
 const (

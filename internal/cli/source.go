@@ -1,4 +1,4 @@
-package main
+package cli
 
 import (
 	"context"
@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"syscall"
 
 	"nftnet/inspect"
@@ -92,27 +91,5 @@ func needsRoot(err error) error {
 	return err
 }
 
-// saveSnapshot writes the live ruleset to a file, whole or not at all.
-func saveSnapshot(path string) error {
-	conn, err := kernel.Open()
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	s, err := conn.Snapshot()
-	if err != nil {
-		return needsRoot(err)
-	}
-	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
-	if err != nil {
-		return fmt.Errorf("save the ruleset: %w", err)
-	}
-	err = errors.Join(s.Write(f), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return errors.Join(fmt.Errorf("save the ruleset: %w", err), os.Remove(f.Name()))
-	}
-	return nil
-}
+// readRuleset reads the running kernel's ruleset.
+func readRuleset(ctx context.Context) (ruleset.Ruleset, error) { return readSource(ctx, liveSource) }

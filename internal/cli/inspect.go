@@ -1,4 +1,4 @@
-package main
+package cli
 
 import (
 	"context"
@@ -13,12 +13,14 @@ import (
 
 	"nftnet/inspect"
 	"nftnet/inspect/view"
-	"nftnet/internal/engine"
 	"nftnet/internal/ruleset"
 )
 
 // inspectFlags are what the user asks of the inspector.
 type inspectFlags struct {
+	// version is the program's own, which JSON carries.
+	version string
+
 	format, table, docker, color string
 	output                       string
 	width                        int
@@ -31,8 +33,8 @@ type inspectFlags struct {
 	source                       sourceFlags
 }
 
-func inspectCommand() *cobra.Command {
-	var f inspectFlags
+func inspectCommand(version string) *cobra.Command {
+	f := inspectFlags{version: version}
 	cmd := &cobra.Command{
 		Use:   "inspect",
 		Short: "Print the live ruleset with a plain sentence for each chain and rule",
@@ -99,14 +101,6 @@ or CAP_NET_ADMIN; --file does not.`,
 	return cmd
 }
 
-// completeWords tells the shell which words flags take.
-func completeWords(cmd *cobra.Command, flags map[string][]string) {
-	for name, words := range flags {
-		// It fails for a flag that does not exist only.
-		_ = cmd.RegisterFlagCompletionFunc(name, cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp))
-	}
-}
-
 func runInspect(ctx context.Context, f inspectFlags, out, errOut io.Writer) error {
 	if err := f.check(); err != nil {
 		return err
@@ -145,7 +139,7 @@ func runInspect(ctx context.Context, f inspectFlags, out, errOut io.Writer) erro
 	case "nft":
 		return view.NFT(out, model, options)
 	case "json":
-		return view.JSON(out, model, options, version)
+		return view.JSON(out, model, options, f.version)
 	case "document":
 		return view.WriteDocument(out, model, options)
 	case "html":
@@ -195,8 +189,6 @@ func terminalWidth() int {
 	return min(w, maxWidth)
 }
 
-func readRuleset(ctx context.Context) (ruleset.Ruleset, error) { return readSource(ctx, liveSource) }
-
 func hasTable(rs ruleset.Ruleset, o view.Options) bool {
 	for _, t := range rs.Tables {
 		if t.Name == o.Table && (o.Family == "" || t.Family == o.Family) {
@@ -215,13 +207,4 @@ func tableList(rs ruleset.Ruleset) string {
 		names[i] = fmt.Sprintf("%s %s", t.Family, t.Name)
 	}
 	return strings.Join(names, ", ")
-}
-
-func dockerNames(ctx context.Context, host string) (inspect.Names, error) {
-	client, err := engine.Connect(ctx, host)
-	if err != nil {
-		return inspect.Names{}, err
-	}
-	defer client.Close()
-	return client.Names(ctx)
 }

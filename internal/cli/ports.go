@@ -1,8 +1,7 @@
-package main
+package cli
 
 import (
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
@@ -49,22 +48,6 @@ list comes from the running driver, the names from Docker where it answers.`,
 	dockerFlag(cmd, &docker)
 	cmd.Flags().StringVar(&format, "format", "text", "text or json")
 	return cmd
-}
-
-// checkFormat refuses a --format that a command does not have.
-func checkFormat(format string, allowed ...string) error {
-	for _, a := range allowed {
-		if format == a {
-			return nil
-		}
-	}
-	return fmt.Errorf("format %q is not allowed: %v are", format, allowed)
-}
-
-func printJSON(w io.Writer, v any) error {
-	enc := json.NewEncoder(w)
-	enc.SetIndent("", "  ")
-	return enc.Encode(v)
 }
 
 // namedPort is a published port with the names that Docker gives to its
