@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"nftnet/internal/desired"
+	"nftnet/internal/layout"
 )
 
 // Labels by which libnetwork names options (moby daemon/libnetwork/netlabel).
@@ -48,7 +49,7 @@ type networkChoices struct {
 func (d defaults) parseNetwork(req createNetworkRequest) (desired.Network, networkChoices, error) {
 	var c networkChoices
 	n := desired.Network{
-		ID: req.NetworkID, Bridge: desired.BridgeName(req.NetworkID), ICC: true, Masquerade: true, IfacePrefix: "eth",
+		ID: req.NetworkID, Bridge: layout.BridgeName(req.NetworkID), ICC: true, Masquerade: true, IfacePrefix: "eth",
 		AntiSpoof: desired.SpoofNeighbours,
 	}
 	if d.closed {

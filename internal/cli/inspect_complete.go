@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"nftnet/inspect"
+	"nftnet/internal/layout"
 	"nftnet/internal/ruleset"
 )
 
@@ -35,7 +36,7 @@ func completeInspect(cmd *cobra.Command, f *inspectFlags) {
 		names, _ := dockerNames(cmd.Context(), f.docker)
 		var out []string
 		for _, n := range networksOf(f.completionRuleset(cmd), names) {
-			out = append(out, cobra.CompletionWithDesc(cmp.Or(n.Name, n.Bridge), "network of driver "+cmp.Or(n.Driver, "nftnet")))
+			out = append(out, cobra.CompletionWithDesc(cmp.Or(n.Name, n.Bridge), "network of driver "+cmp.Or(n.Driver, layout.Driver)))
 		}
 		return out
 	}

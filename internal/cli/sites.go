@@ -11,6 +11,7 @@ import (
 
 	"nftnet/inspect"
 	"nftnet/internal/control"
+	"nftnet/internal/layout"
 	"nftnet/internal/ruleset"
 )
 
@@ -68,7 +69,7 @@ func sites(rs ruleset.Ruleset, names inspect.Names, ports []control.Port) []insp
 	out := inspect.OwnSites(rs)
 	if len(out) == 0 {
 		for _, n := range names.Networks {
-			if strings.HasPrefix(n.Bridge, "nft-") {
+			if strings.HasPrefix(n.Bridge, layout.BridgePrefix) {
 				out = append(out, inspect.Site{Network: n})
 			}
 		}

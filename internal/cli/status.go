@@ -13,6 +13,7 @@ import (
 	"nftnet/inspect"
 	"nftnet/inspect/message"
 	"nftnet/internal/control"
+	"nftnet/internal/layout"
 	"nftnet/internal/ruleset"
 )
 
@@ -97,8 +98,8 @@ func readStatus(ctx context.Context, socket, docker string, say *message.Catalog
 	}
 	names.Language = say
 	s := status{published: len(ports)}
-	s.table = rs.Table(ruleset.FamilyInet, inspect.OwnTable) != nil
-	s.keeper = rs.Table(ruleset.FamilyInet, inspect.KeeperTable) != nil
+	s.table = rs.Table(ruleset.FamilyInet, layout.Table) != nil
+	s.keeper = rs.Table(ruleset.FamilyInet, layout.KeeperTable) != nil
 	s.host = inspect.Host{Driver: cause(driverErr), Socket: socket, Sites: sites(rs, names, ports)}
 	for _, n := range others(names) {
 		if slices.ContainsFunc(s.host.Sites, func(o inspect.Site) bool { return o.Network.Bridge == n.Bridge }) {

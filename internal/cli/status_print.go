@@ -11,6 +11,7 @@ import (
 
 	"nftnet/inspect"
 	"nftnet/inspect/view"
+	"nftnet/internal/layout"
 )
 
 // found says whether there is a finding of a level.
@@ -21,7 +22,7 @@ func (s status) found(level inspect.Level) bool {
 func (s status) print(w io.Writer, o view.Options) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(t, "driver\t%s\n", either(s.host.Driver == nil, "answers on ", "does not answer on ")+s.host.Socket)
-	fmt.Fprintf(t, "tables\tinet %s %s, inet %s %s\n", inspect.OwnTable, there(s.table), inspect.KeeperTable, there(s.keeper))
+	fmt.Fprintf(t, "tables\tinet %s %s, inet %s %s\n", layout.Table, there(s.table), layout.KeeperTable, there(s.keeper))
 	fmt.Fprintf(t, "forwarding\tIPv4 %s, IPv6 %s\n", onOff(s.host.IPv4.Forward), onOff(s.host.IPv6.Forward))
 	fmt.Fprintf(t, "bridged frames in the IP hooks\tIPv4 %s, IPv6 %s\n", yesNo(s.host.IPv4.Bridged), yesNo(s.host.IPv6.Bridged))
 	fmt.Fprintf(t, "networks\t%d\n", len(s.host.Sites))

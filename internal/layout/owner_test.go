@@ -1,4 +1,4 @@
-package ruleset_test
+package layout_test
 
 import (
 	"strings"
@@ -6,16 +6,16 @@ import (
 
 	"pgregory.net/rapid"
 
-	rs "nftnet/internal/ruleset"
+	"nftnet/internal/layout"
 )
 
 func TestOwnersComeBackFromTheirComments(t *testing.T) {
 	id := rapid.StringMatching(`[0-9a-f]{64}`)
 	rapid.Check(t, func(t *rapid.T) {
 		network, endpoint := id.Draw(t, "network"), rapid.OneOf(id, rapid.Just("")).Draw(t, "endpoint")
-		owner := rs.NewOwner(network, endpoint)
+		owner := layout.NewOwner(network, endpoint)
 		comment := owner.Comment()
-		if got, ok := rs.ParseOwner(comment); !ok || got != owner {
+		if got, ok := layout.ParseOwner(comment); !ok || got != owner {
 			t.Fatalf("%q is read as %+v, %v", comment, got, ok)
 		}
 		if !strings.HasPrefix(network, owner.Network) || len(owner.Network) != 12 || !strings.HasPrefix(endpoint, owner.Endpoint) {
@@ -33,7 +33,7 @@ func TestForeignCommentsHaveNoOwner(t *testing.T) {
 		"Net=0123456789ab", "net:0123456789ab", "-m comment --comment net=0123456789ab", "net=a=b", "net=a net=b", "net=a ep=", "net=../etc",
 		"net=a  ep=b", " net=a", "net=a\tep=b",
 	} {
-		if owner, ok := rs.ParseOwner(comment); ok {
+		if owner, ok := layout.ParseOwner(comment); ok {
 			t.Errorf("%q has the owner %+v", comment, owner)
 		}
 	}
@@ -44,7 +44,7 @@ func TestOnlyOwnCommentsAreOwners(t *testing.T) {
 	word := rapid.OneOf(rapid.SampledFrom([]string{"net=", "ep=", "net", " ", "0a", "="}), rapid.String())
 	rapid.Check(t, func(t *rapid.T) {
 		comment := strings.Join(rapid.SliceOf(word).Draw(t, "words"), "")
-		if owner, ok := rs.ParseOwner(comment); ok && owner.Comment() != comment {
+		if owner, ok := layout.ParseOwner(comment); ok && owner.Comment() != comment {
 			t.Fatalf("%q is read as %q", comment, owner.Comment())
 		}
 	})

@@ -1,4 +1,4 @@
-package ruleset
+package layout
 
 import (
 	"strings"
@@ -43,6 +43,9 @@ func ParseOwner(comment string) (Owner, bool) {
 	}
 	return o, true
 }
+
+// RedirectComment says that a rule or an element belongs to a host redirect.
+func RedirectComment(name string) string { return "redirect=" + name }
 
 func isID(s string) bool {
 	return s != "" && !strings.ContainsFunc(s, func(r rune) bool {
