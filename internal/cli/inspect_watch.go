@@ -1,14 +1,10 @@
 package cli
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -16,6 +12,7 @@ import (
 
 	"nftnet/inspect"
 	"nftnet/inspect/view"
+	"nftnet/internal/host"
 	"nftnet/internal/kernel"
 )
 
@@ -133,33 +130,7 @@ func (n *freshNames) latest(ctx context.Context) func() inspect.Names {
 	}
 }
 
-// whoChanged names the process of a generation. The kernel names the thread
-// that made the change; where that is still there its process is told.
+// whoChanged names the process of a generation.
 func whoChanged(g kernel.Generation) inspect.Process {
-	who := inspect.Process{Name: g.Process, PID: int(g.PID)}
-	dir := "/proc/" + strconv.Itoa(who.PID)
-	// Another process may have the number by now, or the kernel's numbers are not
-	// those of our namespace.
-	if comm(dir) != g.Process {
-		return who
-	}
-	status, err := os.ReadFile(dir + "/status")
-	if err != nil {
-		return who
-	}
-	for line := range bytes.Lines(status) {
-		if id, ok := strings.CutPrefix(string(line), "Tgid:"); ok {
-			pid, err := strconv.Atoi(strings.TrimSpace(id))
-			name := comm("/proc/" + strconv.Itoa(pid))
-			if err == nil && name != "" {
-				return inspect.Process{Name: name, PID: pid}
-			}
-		}
-	}
-	return who
-}
-
-func comm(dir string) string {
-	text, _ := os.ReadFile(dir + "/comm")
-	return strings.TrimSuffix(string(text), "\n")
+	return inspect.Process(host.ProcessOf(int(g.PID), g.Process))
 }

@@ -4,16 +4,16 @@ import (
 	"errors"
 
 	"nftnet/inspect"
-	"nftnet/internal/listen"
+	"nftnet/internal/host"
 )
 
 // hostListeners are the sockets of this host that wait for clients; nil where
 // they cannot be listed: nothing is said of them then.
 func hostListeners() *inspect.Listening {
 	out := &inspect.Listening{}
-	var sockets []listen.Socket
+	var sockets []host.Socket
 	for _, proto := range []string{"tcp", "udp"} {
-		list, err := listen.All(proto)
+		list, err := host.Listeners(proto)
 		if err != nil && !errors.Is(err, errors.ErrUnsupported) {
 			return nil
 		}
@@ -22,10 +22,10 @@ func hostListeners() *inspect.Listening {
 			out.Sockets = append(out.Sockets, inspect.Listener{Proto: proto, Addr: s.Addr})
 		}
 	}
-	owners := listen.Owners(sockets)
+	owners := host.Owners(sockets)
 	for i, s := range sockets {
 		if p, ok := owners[s.Inode]; ok {
-			out.Sockets[i].Process = inspect.Process{Name: p.Name, PID: p.PID}
+			out.Sockets[i].Process = inspect.Process(p)
 		}
 	}
 	return out

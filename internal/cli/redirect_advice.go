@@ -7,19 +7,19 @@ import (
 	"strings"
 
 	"nftnet/internal/control"
-	"nftnet/internal/listen"
+	"nftnet/internal/host"
 )
 
 // adviceFor looks up who listens on the port that a redirect leads to, and says
 // what of the redirect will not be answered.
 func adviceFor(r control.Redirect) []string {
-	list, err := listen.On(r.Proto, r.To)
+	list, err := host.ListenersOn(r.Proto, r.To)
 	if err != nil {
 		// Of sctp nothing is known, and without /proc nothing at all.
 		return nil
 	}
 	all := ways(r)
-	if !listen.HasIPv6() {
+	if !host.HasIPv6() {
 		all = slices.DeleteFunc(all, func(w way) bool { return w.v6 })
 	}
 	return advice(r, all, list, programs(list))
@@ -28,7 +28,7 @@ func adviceFor(r control.Redirect) []string {
 // serverOf names the programs that listen on the port that a redirect leads to,
 // and where.
 func serverOf(r control.Redirect) string {
-	list, err := listen.On(r.Proto, r.To)
+	list, err := host.ListenersOn(r.Proto, r.To)
 	switch {
 	case err != nil:
 		return "unknown"
@@ -39,8 +39,8 @@ func serverOf(r control.Redirect) string {
 }
 
 // programs names the programs of sockets.
-func programs(list []listen.Socket) string {
-	owners := listen.Owners(list)
+func programs(list []host.Socket) string {
+	owners := host.Owners(list)
 	var out []string
 	for _, s := range list {
 		name := "a program"
@@ -54,7 +54,7 @@ func programs(list []listen.Socket) string {
 	return strings.Join(out, ", ")
 }
 
-func addresses(list []listen.Socket) string {
+func addresses(list []host.Socket) string {
 	var out []string
 	for _, s := range list {
 		if a := s.Addr.Addr().String(); !slices.Contains(out, a) {
@@ -68,7 +68,7 @@ func addresses(list []listen.Socket) string {
 type way struct {
 	words    string
 	v6, host bool
-	answered func(listen.Socket) bool
+	answered func(host.Socket) bool
 }
 
 // ways lists the ways to a redirect's port: of every address or of one.
@@ -83,16 +83,16 @@ func ways(r control.Redirect) []way {
 		if at.IsValid() && at.Is6() != v6 {
 			continue
 		}
-		host := lo
+		to := lo
 		if at.IsValid() {
-			host = at
+			to = at
 		}
 		out = append(out, way{
-			fmt.Sprintf("from the host itself to %s", netip.AddrPortFrom(host, r.Port)), v6, true,
-			func(s listen.Socket) bool { return s.Takes(lo) },
+			fmt.Sprintf("from the host itself to %s", netip.AddrPortFrom(to, r.Port)), v6, true,
+			func(s host.Socket) bool { return s.Takes(lo) },
 		})
 		if !at.IsLoopback() {
-			out = append(out, way{"from outside and from containers by " + family, v6, false, func(s listen.Socket) bool { return s.Every(v6) }})
+			out = append(out, way{"from outside and from containers by " + family, v6, false, func(s host.Socket) bool { return s.Every(v6) }})
 		}
 	}
 	return out
@@ -100,7 +100,7 @@ func ways(r control.Redirect) []way {
 
 // except names the addresses of a way's family on which a server does listen:
 // by their interfaces it answers.
-func except(w way, list []listen.Socket) string {
+func except(w way, list []host.Socket) string {
 	var out []string
 	for _, s := range list {
 		a := s.Addr.Addr()
@@ -117,7 +117,7 @@ func except(w way, list []listen.Socket) string {
 // advice says by which ways a redirect will not be answered by the sockets that
 // listen on its port now, and what to do. A server without IPv6 is worth a
 // note, everything else a warning.
-func advice(r control.Redirect, ways []way, list []listen.Socket, programs string) []string {
+func advice(r control.Redirect, ways []way, list []host.Socket, programs string) []string {
 	if len(list) == 0 {
 		return []string{fmt.Sprintf("note: nothing listens on port %d/%s yet: clients of port %d are refused until a server does", r.To, r.Proto, r.Port)}
 	}

@@ -6,13 +6,13 @@ import (
 	"testing"
 
 	"nftnet/internal/control"
-	"nftnet/internal/listen"
+	"nftnet/internal/host"
 )
 
-func listening(addrs ...string) []listen.Socket {
-	var out []listen.Socket
+func listening(addrs ...string) []host.Socket {
+	var out []host.Socket
 	for _, a := range addrs {
-		out = append(out, listen.Socket{Addr: netip.AddrPortFrom(netip.MustParseAddr(a), 3000)})
+		out = append(out, host.Socket{Addr: netip.AddrPortFrom(netip.MustParseAddr(a), 3000)})
 	}
 	return out
 }
@@ -26,7 +26,7 @@ func TestAdvice(t *testing.T) {
 	)
 	for name, row := range map[string]struct {
 		address string
-		list    []listen.Socket
+		list    []host.Socket
 		level   string
 		missing []string
 	}{

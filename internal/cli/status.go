@@ -13,6 +13,7 @@ import (
 	"nftnet/inspect"
 	"nftnet/inspect/message"
 	"nftnet/internal/control"
+	"nftnet/internal/host"
 	"nftnet/internal/layout"
 	"nftnet/internal/ruleset"
 )
@@ -110,9 +111,8 @@ func readStatus(ctx context.Context, socket, docker string, say *message.Catalog
 			s.host.Subnets = append(s.host.Subnets, p.Prefix)
 		}
 	}
-	s.host.IPv4 = inspect.Sysctls{Forward: isOn("net/ipv4/ip_forward"), Bridged: isOn("net/bridge/bridge-nf-call-iptables")}
-	s.host.IPv6 = inspect.Sysctls{Forward: isOn("net/ipv6/conf/all/forwarding"), Bridged: isOn("net/bridge/bridge-nf-call-ip6tables")}
-	s.host.Legacy = append(legacyTables("iptables-legacy", "ip_tables_names"), legacyTables("ip6tables-legacy", "ip6_tables_names")...)
+	s.host.IPv4, s.host.IPv6 = inspect.Sysctls(host.IPv4()), inspect.Sysctls(host.IPv6())
+	s.host.Legacy = host.LegacyTables()
 	s.findings = inspect.NewModel(rs, names).Findings(s.host)
 	return s, nil
 }

@@ -1,4 +1,4 @@
-package listen
+package host
 
 import (
 	"errors"
@@ -31,7 +31,7 @@ func littleEndian() bool {
 	return err == nil && a.Addr().IsLoopback()
 }
 
-func TestParse(t *testing.T) {
+func TestParseSockets(t *testing.T) {
 	if !littleEndian() {
 		t.Skip("the tables are of a machine of the other byte order")
 	}
@@ -43,7 +43,7 @@ func TestParse(t *testing.T) {
 		},
 		"": nil,
 	} {
-		got, err := Parse(strings.NewReader(text), "0A")
+		got, err := parseSockets(strings.NewReader(text), "0A")
 		if err != nil || len(got) != len(want) {
 			t.Errorf("got %v, %v; want %v", got, err, want)
 			continue
@@ -56,11 +56,11 @@ func TestParse(t *testing.T) {
 	}
 }
 
-func TestParseDamaged(t *testing.T) {
+func TestParseDamagedSockets(t *testing.T) {
 	for _, line := range []string{
 		"0: 0100007F:0BB8", "0: 0100007:0BB8 x 0A 0 0 0 0 0 1", "0: 0100007F x 0A 0 0 0 0 0 1", "0: 0100007F:0BB8 x 0A 0 0 0 0 0 x",
 	} {
-		if got, err := Parse(strings.NewReader("head\n"+line+"\n"), "0A"); err == nil {
+		if got, err := parseSockets(strings.NewReader("head\n"+line+"\n"), "0A"); err == nil {
 			t.Errorf("%q is read as %v", line, got)
 		}
 	}
@@ -104,7 +104,7 @@ func TestOwnSocket(t *testing.T) {
 	defer u.Close()
 	for proto, addr := range map[string]string{"tcp": l.Addr().String(), "udp": u.LocalAddr().String()} {
 		want := netip.MustParseAddrPort(addr)
-		got, err := On(proto, want.Port())
+		got, err := ListenersOn(proto, want.Port())
 		if err != nil || len(got) != 1 || got[0].Addr != want {
 			t.Errorf("%s: got %v, %v; want %v", proto, got, err, want)
 			continue
@@ -113,7 +113,7 @@ func TestOwnSocket(t *testing.T) {
 			t.Errorf("%s: the owner is %+v, want process %d", proto, p, os.Getpid())
 		}
 	}
-	if _, err := On("sctp", 80); !errors.Is(err, errors.ErrUnsupported) {
+	if _, err := ListenersOn("sctp", 80); !errors.Is(err, errors.ErrUnsupported) {
 		t.Errorf("sctp: %v", err)
 	}
 }
@@ -126,11 +126,11 @@ func TestHasIPv6(t *testing.T) {
 	}
 }
 
-func FuzzParse(f *testing.F) {
+func FuzzParseSockets(f *testing.F) {
 	f.Add(tcpTable)
 	f.Add(tcp6Table)
 	f.Fuzz(func(t *testing.T, text string) {
-		list, err := Parse(strings.NewReader(text), "0A")
+		list, err := parseSockets(strings.NewReader(text), "0A")
 		for _, s := range list {
 			if err == nil && !s.Addr.IsValid() {
 				t.Errorf("socket %+v", s)

@@ -1,6 +1,4 @@
-// Package listen says which programs of this host listen on a port, and on
-// which addresses, as /proc tells it.
-package listen
+package host
 
 import (
 	"bufio"
@@ -26,7 +24,7 @@ type Socket struct {
 	Inode uint64
 }
 
-// Takes says whether the socket takes what is sent to an address. A socket of
+// Takes reports whether the socket takes what is sent to an address. A socket of
 // every IPv6 address takes IPv4, too: /proc does not show the few that are told
 // not to.
 func (s Socket) Takes(a netip.Addr) bool {
@@ -34,7 +32,7 @@ func (s Socket) Takes(a netip.Addr) bool {
 	return own == a || own == netip.IPv6Unspecified() || own.IsUnspecified() && own.Is4() == a.Is4()
 }
 
-// Every says whether the socket takes what is sent to any address of a family.
+// Every reports whether the socket takes what is sent to any address of a family.
 func (s Socket) Every(v6 bool) bool {
 	own := s.Addr.Addr()
 	return own.IsUnspecified() && (own.Is6() || !v6)
@@ -44,15 +42,17 @@ func (s Socket) Every(v6 bool) bool {
 // clients: TCP_LISTEN, and TCP_CLOSE for a datagram socket without a peer.
 var states = map[string]string{"tcp": "0A", "tcp6": "0A", "udp": "07", "udp6": "07"}
 
-// On lists the sockets of a protocol, tcp or udp, that listen on a port in the
-// caller's network namespace. Of another protocol it is [errors.ErrUnsupported].
-func On(proto string, port uint16) ([]Socket, error) {
-	list, err := All(proto)
+// ListenersOn lists the sockets of a protocol, tcp or udp, that listen on a port
+// in the caller's network namespace. Of another protocol it returns
+// [errors.ErrUnsupported].
+func ListenersOn(proto string, port uint16) ([]Socket, error) {
+	list, err := Listeners(proto)
 	return slices.DeleteFunc(list, func(s Socket) bool { return s.Addr.Port() != port }), err
 }
 
-// All lists the sockets of a protocol that listen on any port, as [On] does.
-func All(proto string) ([]Socket, error) {
+// Listeners lists the sockets of a protocol that listen on any port, as
+// [ListenersOn] does.
+func Listeners(proto string) ([]Socket, error) {
 	if states[proto] == "" {
 		return nil, fmt.Errorf("list sockets of %s: %w", proto, errors.ErrUnsupported)
 	}
@@ -66,7 +66,7 @@ func All(proto string) ([]Socket, error) {
 		if err != nil {
 			return nil, fmt.Errorf("list sockets of %s: %w", proto, err)
 		}
-		list, err := Parse(f, states[name])
+		list, err := parseSockets(f, states[name])
 		_ = f.Close()
 		if err != nil {
 			return nil, fmt.Errorf("read %s: %w", f.Name(), err)
@@ -76,15 +76,15 @@ func All(proto string) ([]Socket, error) {
 	return out, nil
 }
 
-// HasIPv6 says whether the caller's network namespace has an IPv6 address.
+// HasIPv6 reports whether the caller's network namespace has an IPv6 address.
 func HasIPv6() bool {
 	addrs, err := os.ReadFile("/proc/thread-self/net/if_inet6")
 	return err == nil && len(addrs) > 0
 }
 
-// Parse reads the sockets that are in a state, two digits, from a file of
+// parseSockets reads the sockets that are in a state, two digits, from a file of
 // /proc/net.
-func Parse(r io.Reader, state string) ([]Socket, error) {
+func parseSockets(r io.Reader, state string) ([]Socket, error) {
 	var out []Socket
 	lines := bufio.NewScanner(r)
 	for first := true; lines.Scan(); first = false {
@@ -127,12 +127,6 @@ func parseAddr(text string) (netip.AddrPort, error) {
 	return netip.AddrPortFrom(a.Unmap(), uint16(n)), nil
 }
 
-// Process is a program that runs.
-type Process struct {
-	PID  int
-	Name string
-}
-
 // Owners finds the processes of sockets, by inode. One whose files the caller
 // may not read is missing.
 func Owners(list []Socket) map[uint64]Process {
@@ -153,10 +147,9 @@ func Owners(list []Socket) map[uint64]Process {
 		}
 		dir := filepath.Dir(filepath.Dir(f))
 		pid, _ := strconv.Atoi(filepath.Base(dir))
-		name, _ := os.ReadFile(filepath.Join(dir, "comm"))
 		// The parent of a server's workers comes first, and is told.
 		if _, known := out[inode]; !known {
-			out[inode] = Process{pid, strings.TrimSpace(string(name))}
+			out[inode] = Process{Name: comm(dir), PID: pid}
 		}
 	}
 	return out
