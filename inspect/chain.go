@@ -4,11 +4,9 @@ import (
 	"strconv"
 	"strings"
 
+	"nftnet/internal/layout"
 	"nftnet/internal/ruleset"
 )
-
-// userChain is the chain that by Docker's custom belongs to the user.
-const userChain = "DOCKER-USER"
 
 // conntrackPriority is where connection tracking runs at prerouting and output
 // (NF_IP_PRI_CONNTRACK).
@@ -31,7 +29,7 @@ func (m *Model) chainNotes(info *chainInfo) []Note {
 		add(Info, TopicReach, m.calledFrom(info), m.callerEvidence(info)...)
 		add(Info, TopicReach, m.seesHooks(info))
 	}
-	if info.chain.Name == userChain {
+	if info.chain.Name == layout.UserChain {
 		add(Info, TopicCustom, m.userStory(info))
 	}
 	add(Info, TopicEnd, m.chainEnd(info))

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strconv"
 
+	"nftnet/internal/layout"
 	"nftnet/internal/ruleset"
 )
 
@@ -42,7 +43,7 @@ func (m *Model) Findings(h Host) []Finding {
 var forwardHooks = []ruleset.Hook{ruleset.HookPrerouting, ruleset.HookForward, ruleset.HookPostrouting}
 
 func isOwn(t *ruleset.Table) bool {
-	return t.Family == ruleset.FamilyInet && (t.Name == OwnTable || t.Name == KeeperTable)
+	return t.Family == ruleset.FamilyInet && (t.Name == layout.Table || t.Name == layout.KeeperTable)
 }
 
 func (m *Model) hostFindings(h Host) []Finding {
@@ -54,10 +55,10 @@ func (m *Model) hostFindings(h Host) []Finding {
 	if h.Driver != nil {
 		add(Error, "systemctl start nftnet", m.say.Say("host.driver", "socket", h.Socket, "why", h.Driver.Error()))
 	}
-	if m.Ruleset.Table(ruleset.FamilyInet, OwnTable) == nil && (h.Driver == nil || len(h.Sites) > 0) {
-		add(Error, "systemctl restart nftnet", m.say.Say("host.table", "table", "inet "+OwnTable))
-	} else if h.Driver == nil && m.Ruleset.Table(ruleset.FamilyInet, KeeperTable) == nil {
-		add(Info, "", m.say.Say("host.keeper", "table", "inet "+KeeperTable))
+	if m.Ruleset.Table(ruleset.FamilyInet, layout.Table) == nil && (h.Driver == nil || len(h.Sites) > 0) {
+		add(Error, "systemctl restart nftnet", m.say.Say("host.table", "table", "inet "+layout.Table))
+	} else if h.Driver == nil && m.Ruleset.Table(ruleset.FamilyInet, layout.KeeperTable) == nil {
+		add(Info, "", m.say.Say("host.keeper", "table", "inet "+layout.KeeperTable))
 	}
 	for _, table := range h.Legacy {
 		add(Warn, "", m.say.Say("host.legacy", "table", table))

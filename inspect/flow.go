@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"nftnet/internal/layout"
 	"nftnet/internal/ruleset"
 )
 
@@ -289,7 +290,7 @@ type around struct {
 
 func newAround(h Host) *around {
 	// Whatever has a name of the driver's kind is no way out, either.
-	inside := []ruleset.Value{ruleset.Iface("lo"), {Type: ruleset.TypeIfname, Data: ownBridges}}
+	inside := []ruleset.Value{ruleset.Iface("lo"), {Type: ruleset.TypeIfname, Data: layout.BridgePrefix}}
 	subnets := slices.Clone(h.Subnets)
 	for _, s := range h.Sites {
 		inside = append(inside, ruleset.Iface(s.Network.Bridge))

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 
+	"nftnet/internal/layout"
 	"nftnet/internal/ruleset"
 )
 
@@ -67,9 +68,9 @@ const byIPTables, byNFTables = "iptables", "nftables"
 
 var fingerprints = []fingerprint{
 	// Ours. The keeper belongs to the socket of the driver.
-	{maker: "nftnet", families: inetOnly, table: "nftnet", any: []string{"in-nat", "in-published", "DOCKER-ISOLATION-STAGE-2"}},
-	{maker: "nftnet", families: inetOnly, table: "nftnet-keep", owned: true, any: []string{"pre", "post"}},
-	{maker: "nftnet", families: bridged, table: "nftnet", any: []string{"*"}},
+	{maker: layout.Driver, families: inetOnly, table: layout.Table, any: []string{layout.ChainInNAT, layout.ChainInPublished, layout.ChainStage2}},
+	{maker: layout.Driver, families: inetOnly, table: layout.KeeperTable, owned: true, any: []string{layout.KeeperPre, layout.KeeperPost}},
+	{maker: layout.Driver, families: bridged, table: layout.Table, any: []string{"*"}},
 
 	// Tables of one program.
 	{maker: "dockerd", version: dockerNFT, backend: byNFTables, families: ip4and6, table: "docker-bridges", any: []string{"filter-*", "nat-*", "raw-*"}},

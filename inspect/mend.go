@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"nftnet/internal/layout"
 	"nftnet/internal/ruleset"
 )
 
@@ -139,14 +140,11 @@ func oneOf(x ruleset.Expr, values []ruleset.Value) ruleset.Match {
 	return ruleset.Lookup{Left: x, Op: ruleset.Equal, Anonymous: set}
 }
 
-// ownBridges is how the names of bridges begin that the driver names itself.
-const ownBridges = "nft-"
-
 // bridges tests for the bridges of the obstacle. Where all networks meet it,
 // those that are still to come would, too.
 func (o *obstacle) bridges(h Host, x ruleset.Expr) ruleset.Match {
 	if o.everywhere(h) {
-		return ruleset.Is(x, ruleset.Value{Type: ruleset.TypeIfname, Data: ownBridges})
+		return ruleset.Is(x, ruleset.Value{Type: ruleset.TypeIfname, Data: layout.BridgePrefix})
 	}
 	var names []ruleset.Value
 	for _, s := range o.sites {
@@ -157,7 +155,7 @@ func (o *obstacle) bridges(h Host, x ruleset.Expr) ruleset.Match {
 
 func (o *obstacle) everywhere(h Host) bool {
 	for _, s := range h.Sites {
-		if !strings.HasPrefix(s.Network.Bridge, ownBridges) {
+		if !strings.HasPrefix(s.Network.Bridge, layout.BridgePrefix) {
 			return false
 		}
 		met := slices.ContainsFunc(o.sites, func(m Site) bool { return m.Network.Bridge == s.Network.Bridge })
@@ -176,7 +174,7 @@ func (s Site) asksLike(h Host, o *obstacle) bool {
 // names are the obstacle's bridges as iptables and its kin write them.
 func (o *obstacle) names(h Host) []string {
 	if o.everywhere(h) {
-		return []string{ownBridges + "+"}
+		return []string{layout.BridgePrefix + "+"}
 	}
 	var out []string
 	for _, s := range o.sites {

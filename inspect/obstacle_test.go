@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"nftnet/inspect"
+	"nftnet/internal/layout"
 	"nftnet/internal/ruleset"
 )
 
@@ -194,7 +195,7 @@ func TestFindingsOfTheHost(t *testing.T) {
 		}
 		return out
 	}
-	both := own(inspect.OwnTable, inspect.KeeperTable)
+	both := own(layout.Table, layout.KeeperTable)
 	rows := []struct {
 		name   string
 		tables []ruleset.Table
@@ -206,7 +207,7 @@ func TestFindingsOfTheHost(t *testing.T) {
 			"error: The driver does not answer on /s: connect: refused. Ports of running containers stay published, but Docker cannot start others, and nobody mends the table. [systemctl start nftnet]"}},
 		{"no table", nil, func(*inspect.Host) {}, []string{
 			"error: Table inet nftnet is not in the kernel: no port is published, nothing is isolated, and containers do not get out. [systemctl restart nftnet]"}},
-		{"no keeper", own(inspect.OwnTable), func(*inspect.Host) {}, []string{
+		{"no keeper", own(layout.Table), func(*inspect.Host) {}, []string{
 			"info: The keeper table, inet nftnet-keep, is not there: connections that stand may break when somebody flushes the ruleset. It takes Linux 5.12. []"}},
 		{"no forwarding", both, func(h *inspect.Host) { h.IPv4.Forward = false }, []string{
 			"error: The host does not forward IPv4 (net.ipv4.ip_forward is 0): containers do not get out by it, and published ports do not answer. [sysctl -w net.ipv4.ip_forward=1]"}},
@@ -261,7 +262,7 @@ func TestSomePorts(t *testing.T) {
 
 func TestOwnSites(t *testing.T) {
 	b := ruleset.Iface("nft-web")
-	rs := ruleset.Ruleset{Tables: []ruleset.Table{table(ruleset.FamilyInet, inspect.OwnTable, []ruleset.Set{
+	rs := ruleset.Ruleset{Tables: []ruleset.Table{table(ruleset.FamilyInet, layout.Table, []ruleset.Set{
 		{Name: "bridges", Key: ruleset.TypeIfname, Elements: []ruleset.Element{{Key: b, Comment: "net=0123456789ab"}}},
 		{Name: "internal", Key: ruleset.TypeIfname, Elements: []ruleset.Element{{Key: b}}},
 		{Name: "same_if", Key: ruleset.ConcatTypes(ruleset.TypeIfname, ruleset.TypeIfname), Data: ruleset.TypeVerdict,

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"unicode"
 
+	"nftnet/internal/layout"
 	"nftnet/internal/ruleset"
 )
 
@@ -97,7 +98,7 @@ func (b *belongings) prefix(p netip.Prefix) bool {
 // owns says whether a comment is one by which the driver says that an object is
 // there for the network.
 func (b *belongings) owns(comment string) bool {
-	o, ok := ruleset.ParseOwner(comment)
+	o, ok := layout.ParseOwner(comment)
 	return ok && strings.HasPrefix(b.net.ID, o.Network)
 }
 

@@ -4,18 +4,8 @@ import (
 	"net/netip"
 	"slices"
 
+	"nftnet/internal/layout"
 	"nftnet/internal/ruleset"
-)
-
-// The tables of the driver, and the sets by which its table tells what each
-// network is.
-const (
-	OwnTable    = "nftnet"
-	KeeperTable = "nftnet-keep"
-
-	setBridges  = "bridges"
-	setInternal = "internal"
-	mapSame     = "same_if"
 )
 
 // Port is a published port: what a client asks for on Host, a container answers
@@ -45,25 +35,25 @@ func (s Site) has(v6 bool) bool {
 // OwnSites lists the networks that the driver's own table tells of, by bridge
 // and id; their names, subnets and ports do not stand there.
 func OwnSites(rs ruleset.Ruleset) []Site {
-	t := rs.Table(ruleset.FamilyInet, OwnTable)
-	if t == nil || t.Set(setBridges) == nil {
+	t := rs.Table(ruleset.FamilyInet, layout.Table)
+	if t == nil || t.Set(layout.SetBridges) == nil {
 		return nil
 	}
 	internal, isolated := map[string]bool{}, map[string]bool{}
-	if s := t.Set(setInternal); s != nil {
+	if s := t.Set(layout.SetInternal); s != nil {
 		for _, e := range s.Elements {
 			internal[e.Key.Name()] = true
 		}
 	}
-	if s := t.Set(mapSame); s != nil {
+	if s := t.Set(layout.MapSame); s != nil {
 		for _, e := range s.Elements {
 			isolated[e.Key.Parts()[0].Name()] = e.Verdict.Kind != ruleset.Accept
 		}
 	}
 	var out []Site
-	for _, e := range t.Set(setBridges).Elements {
+	for _, e := range t.Set(layout.SetBridges).Elements {
 		bridge := e.Key.Name()
-		owner, _ := ruleset.ParseOwner(e.Comment)
+		owner, _ := layout.ParseOwner(e.Comment)
 		out = append(out, Site{
 			Network: Network{ID: owner.Network, Bridge: bridge}, Internal: internal[bridge], Isolated: isolated[bridge],
 		})

@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 
+	"nftnet/internal/layout"
 	"nftnet/internal/ruleset"
 )
 
@@ -121,7 +122,7 @@ func (m *Model) ifaceValue(v ruleset.Value) string {
 // owner names whom a comment of ours says that an object is for; false where
 // the comment says something else.
 func (m *Model) owner(comment string) (string, bool) {
-	o, ok := ruleset.ParseOwner(comment)
+	o, ok := layout.ParseOwner(comment)
 	if !ok {
 		return "", false
 	}

@@ -11,37 +11,28 @@ import (
 	"net/netip"
 
 	"nftnet/internal/desired"
+	"nftnet/internal/layout"
 	rs "nftnet/internal/ruleset"
 )
 
-// UserChain is the chain that belongs to the user: its rules run before all of
-// ours, survive our restarts, and are never changed by us.
-const UserChain = "DOCKER-USER"
-
 // Chains of the table; the isolation stages are named as Docker named them.
 const (
-	chainForward     = "FORWARD"
-	chainStage1      = "DOCKER-ISOLATION-STAGE-1"
-	chainStage2      = "DOCKER-ISOLATION-STAGE-2"
-	chainInNAT       = "in-nat"
-	chainInRouted    = "in-routed"
-	chainInInternal  = "in-internal"
-	chainInPublished = "in-published"
-	chainRefuse      = "refuse"
-	chainRaw         = "RAW-PREROUTING"
-	chainMangle      = "MANGLE-FORWARD"
+	chainForward    = "FORWARD"
+	chainStage1     = "DOCKER-ISOLATION-STAGE-1"
+	chainInRouted   = "in-routed"
+	chainInInternal = "in-internal"
+	chainRefuse     = "refuse"
+	chainRaw        = "RAW-PREROUTING"
+	chainMangle     = "MANGLE-FORWARD"
 )
 
 // Sets and maps of the table.
 const (
-	setBridges  = "bridges"
-	setInternal = "internal"
 	setDirect   = "open_to"
 	setTrusted  = "trusted"
 	setReject   = "rejecting"
 	setClamp    = "clamping"
 	mapForward  = "fwd_in"
-	mapSame     = "same_if"
 	setAllowed4 = "allowed4"
 	setAllowed6 = "allowed6"
 	setSource4  = "allowed4_from"
@@ -70,7 +61,7 @@ func mustOption(x rs.Exthdr, ok bool) rs.Exthdr {
 // Ruleset is the filtering of s: a part of the table that it shares with
 // package nat, and the table of family bridge.
 func Ruleset(s desired.State) rs.Ruleset {
-	t := rs.Table{Family: rs.FamilyInet, Name: desired.Table, Sets: sets(), Chains: chains()}
+	t := rs.Table{Family: rs.FamilyInet, Name: layout.Table, Sets: sets(), Chains: chains()}
 	for _, n := range s.SortedNetworks() {
 		addNetwork(&t, n)
 	}
@@ -94,26 +85,26 @@ var (
 func chains() []rs.Chain {
 	return []rs.Chain{
 		{Name: chainForward, Base: filter(rs.HookForward, rs.PriorityFilter), Rules: forwardRules()},
-		{Name: UserChain, UserOwned: true},
+		{Name: layout.UserChain, UserOwned: true},
 		{Name: chainStage1, Rules: stage1Rules()},
-		{Name: chainStage2, Rules: append([]rs.Rule{
+		{Name: layout.ChainStage2, Rules: append([]rs.Rule{
 			// A container reaches another network's published port by the host.
 			rs.NewRule(translated(), rs.Verdict{Kind: rs.Return}),
 			// Networks that are not behind NAT decide for themselves.
 			rs.NewRule(rs.In(rs.ConcatOf(nfproto, oifname), setDirect), rs.Verdict{Kind: rs.Return}),
 			rs.NewRule(rs.In(rs.ConcatOf(iifname, oifname), setTrusted), rs.Verdict{Kind: rs.Return}),
 		}, refuse...)},
-		{Name: chainInNAT, Rules: append([]rs.Rule{
-			rs.NewRule(translated(), rs.GotoChain(chainInPublished)),
-			rs.NewRule(rs.In(rs.ConcatOf(iifname, oifname), setTrusted), rs.GotoChain(chainInPublished)),
+		{Name: layout.ChainInNAT, Rules: append([]rs.Rule{
+			rs.NewRule(translated(), rs.GotoChain(layout.ChainInPublished)),
+			rs.NewRule(rs.In(rs.ConcatOf(iifname, oifname), setTrusted), rs.GotoChain(layout.ChainInPublished)),
 		}, refuse...)},
 		{Name: chainInRouted, Rules: []rs.Rule{
 			rs.NewRule(append([]rs.Part{rs.Is(l4proto, rs.Proto(rs.ProtoICMP))}, accept.Parts...)...),
 			rs.NewRule(append([]rs.Part{rs.Is(l4proto, rs.Proto(rs.ProtoICMPv6))}, accept.Parts...)...),
-			rs.NewRule(rs.GotoChain(chainInPublished)),
+			rs.NewRule(rs.GotoChain(layout.ChainInPublished)),
 		}},
 		{Name: chainInInternal, Rules: refuse},
-		{Name: chainInPublished, Rules: append([]rs.Rule{
+		{Name: layout.ChainInPublished, Rules: append([]rs.Rule{
 			allowedRule(setAllowed4, rs.IPDaddr), allowedRule(setAllowed6, rs.IP6Daddr),
 			allowedRule(setSource4, rs.IPDaddr, rs.IPSaddr), allowedRule(setSource6, rs.IP6Daddr, rs.IP6Saddr),
 		}, refuse...)},
@@ -134,20 +125,20 @@ func chains() []rs.Chain {
 
 func forwardRules() []rs.Rule {
 	return []rs.Rule{
-		rs.NewRule(rs.JumpTo(UserChain)),
+		rs.NewRule(rs.JumpTo(layout.UserChain)),
 		rs.NewRule(rs.Has(rs.Ct{Key: rs.CtState}, rs.HostUint32(rs.TypeCtState, rs.StateEstablished|rs.StateRelated)),
 			rs.Counter{}, rs.Verdict{Kind: rs.Accept}),
-		rs.NewRule(rs.In(iifname, setBridges), rs.JumpTo(chainStage1)),
+		rs.NewRule(rs.In(iifname, layout.SetBridges), rs.JumpTo(chainStage1)),
 		rs.NewRule(rs.VMap{Key: rs.ConcatOf(nfproto, oifname), Map: mapForward}),
-		rs.NewRule(rs.In(iifname, setBridges), rs.Counter{}, rs.Verdict{Kind: rs.Accept}),
+		rs.NewRule(rs.In(iifname, layout.SetBridges), rs.Counter{}, rs.Verdict{Kind: rs.Accept}),
 	}
 }
 
 func stage1Rules() []rs.Rule {
 	return []rs.Rule{
-		rs.NewRule(rs.VMap{Key: rs.ConcatOf(iifname, oifname), Map: mapSame}),
-		rs.NewRule(rs.In(iifname, setInternal), rs.Counter{}, rs.Verdict{Kind: rs.Drop}),
-		rs.NewRule(rs.In(oifname, setBridges), rs.JumpTo(chainStage2)),
+		rs.NewRule(rs.VMap{Key: rs.ConcatOf(iifname, oifname), Map: layout.MapSame}),
+		rs.NewRule(rs.In(iifname, layout.SetInternal), rs.Counter{}, rs.Verdict{Kind: rs.Drop}),
+		rs.NewRule(rs.In(oifname, layout.SetBridges), rs.JumpTo(layout.ChainStage2)),
 	}
 }
 
@@ -180,14 +171,14 @@ func sets() []rs.Set {
 	pair := rs.ConcatTypes(rs.TypeIfname, rs.TypeIfname)
 	into := rs.ConcatTypes(rs.TypeNFProto, rs.TypeIfname)
 	return []rs.Set{
-		{Name: setBridges, Key: rs.TypeIfname},
-		{Name: setInternal, Key: rs.TypeIfname},
+		{Name: layout.SetBridges, Key: rs.TypeIfname},
+		{Name: layout.SetInternal, Key: rs.TypeIfname},
 		{Name: setDirect, Key: into},
 		{Name: setTrusted, Key: pair},
 		{Name: setReject, Key: rs.TypeIfname},
 		{Name: setClamp, Key: rs.TypeIfname},
 		{Name: mapForward, Key: into, Data: rs.TypeVerdict},
-		{Name: mapSame, Key: pair, Data: rs.TypeVerdict},
+		{Name: layout.MapSame, Key: pair, Data: rs.TypeVerdict},
 		{Name: setAllowed4, Key: allowed(rs.TypeIPv4Addr)},
 		{Name: setAllowed6, Key: allowed(rs.TypeIPv6Addr)},
 		{Name: setSource4, Key: allowed(rs.TypeIPv4Addr, rs.TypeIPv4Addr), Flags: []string{"interval"}},
@@ -205,19 +196,19 @@ func entry(n desired.Network, mode desired.GatewayMode) rs.Verdict {
 	case mode == desired.ModeRouted:
 		return rs.GotoChain(chainInRouted)
 	}
-	return rs.GotoChain(chainInNAT)
+	return rs.GotoChain(layout.ChainInNAT)
 }
 
 func addNetwork(t *rs.Table, n desired.Network) {
-	comment := rs.NewOwner(n.ID, "").Comment()
+	comment := layout.NewOwner(n.ID, "").Comment()
 	br := rs.Iface(n.Bridge)
 	add := func(set string, e rs.Element) {
 		e.Comment = comment
 		t.AddElement(set, e)
 	}
-	add(setBridges, rs.Element{Key: br})
+	add(layout.SetBridges, rs.Element{Key: br})
 	if n.Internal {
-		add(setInternal, rs.Element{Key: br})
+		add(layout.SetInternal, rs.Element{Key: br})
 	}
 	if n.Reject {
 		add(setReject, rs.Element{Key: br})
@@ -244,11 +235,11 @@ func addNetwork(t *rs.Table, n desired.Network) {
 		// What was translated goes on to its port, the rest is refused.
 		same = entry(n, desired.ModeNAT)
 	}
-	add(mapSame, rs.Element{Key: rs.Concat(br, br), Verdict: same})
+	add(layout.MapSame, rs.Element{Key: rs.Concat(br, br), Verdict: same})
 }
 
 func addEndpoint(t *rs.Table, e desired.Endpoint) {
-	comment := rs.NewOwner(e.NetworkID, e.ID).Comment()
+	comment := layout.NewOwner(e.NetworkID, e.ID).Comment()
 	seen := map[desired.Port]bool{}
 	for _, p := range e.Published {
 		// One container port may be published many times: it is allowed once.

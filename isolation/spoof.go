@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"nftnet/internal/desired"
+	"nftnet/internal/layout"
 	rs "nftnet/internal/ruleset"
 )
 
@@ -62,7 +63,7 @@ func bridgeTable(s desired.State) rs.Table {
 	base := filter(rs.HookPrerouting, priorityBridgeDstNAT)
 	base.Family = rs.FamilyBridge
 	t := rs.Table{
-		Family: rs.FamilyBridge, Name: desired.Table,
+		Family: rs.FamilyBridge, Name: layout.Table,
 		Sets: []rs.Set{{Name: mapGuarded, Key: rs.TypeIfname, Data: rs.TypeVerdict}},
 		Chains: []rs.Chain{{Name: chainBridge, Base: base, Rules: []rs.Rule{
 			rs.NewRule(rs.VMap{Key: iifname, Map: mapGuarded}),
@@ -74,7 +75,7 @@ func bridgeTable(s desired.State) rs.Table {
 			continue
 		}
 		t.AddElement(mapGuarded, rs.Element{
-			Key: rs.Iface(e.HostLink), Verdict: rs.GotoChain(spoofName(e)), Comment: rs.NewOwner(e.NetworkID, e.ID).Comment(),
+			Key: rs.Iface(e.HostLink), Verdict: rs.GotoChain(spoofName(e)), Comment: layout.NewOwner(e.NetworkID, e.ID).Comment(),
 		})
 		t.Chains = append(t.Chains, spoofChain(s.Networks[e.NetworkID], e, mac))
 	}
@@ -85,7 +86,7 @@ func bridgeTable(s desired.State) rs.Table {
 // not its own.
 func spoofChain(n desired.Network, e desired.Endpoint, mac net.HardwareAddr) rs.Chain {
 	c := rs.Chain{Name: spoofName(e)}
-	comment := rs.NewOwner(n.ID, e.ID).Comment()
+	comment := layout.NewOwner(n.ID, e.ID).Comment()
 	drop := func(matches ...rs.Part) {
 		c.Rules = append(c.Rules, rs.NewRule(append(matches, rs.Counter{}, rs.Verdict{Kind: rs.Drop})...).Because(comment))
 	}

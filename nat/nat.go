@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"nftnet/internal/desired"
+	"nftnet/internal/layout"
 	rs "nftnet/internal/ruleset"
 )
 
@@ -31,7 +32,6 @@ const (
 	mapPublish4At = "publish4_at"
 	mapPublish6At = "publish6_at"
 	mapMasq       = "masq"
-	setBridges    = "bridges"
 	setSameBridge = "same_br"
 	setSelf4      = "self4"
 	setSelf6      = "self6"
@@ -55,7 +55,7 @@ var (
 // Ruleset is the translation of s, as a part of the table that it shares with
 // package isolation.
 func Ruleset(s desired.State) rs.Ruleset {
-	t := rs.Table{Family: rs.FamilyInet, Name: desired.Table, Sets: append(sets(), redirectSets()...), Chains: sharedChains()}
+	t := rs.Table{Family: rs.FamilyInet, Name: layout.Table, Sets: append(sets(), redirectSets()...), Chains: sharedChains()}
 	for _, n := range s.SortedNetworks() {
 		addNetwork(&t, n)
 		if c, ok := masqueradeChain(n); ok {
@@ -137,7 +137,7 @@ func postroutingRules() []rs.Rule {
 	return []rs.Rule{
 		// From the host by 127.0.0.1: the container could not answer to that
 		// address. Nothing wider, so that the host's other addresses stay visible.
-		rs.NewRule(rs.In(oifname, setBridges), rs.InPrefix{Left: rs.IPSaddr, Prefix: loopback4}, rs.Masquerade{}),
+		rs.NewRule(rs.In(oifname, layout.SetBridges), rs.InPrefix{Left: rs.IPSaddr, Prefix: loopback4}, rs.Masquerade{}),
 		// Hairpin of a container to itself. Not by interface: with
 		// bridge-nf-call-iptables=1 the packet comes here without an input one.
 		rs.NewRule(rs.In(rs.ConcatOf(rs.IPSaddr, rs.IPDaddr), setSelf4), rs.Masquerade{}),
@@ -158,7 +158,7 @@ func sets() []rs.Set {
 		{Name: mapPublish6, Key: typePublish4, Data: typeTarget6, Counter: true},
 		{Name: mapPublish4At, Key: at(rs.TypeIPv4Addr), Data: typeTarget4, Counter: true},
 		{Name: mapPublish6At, Key: at(rs.TypeIPv6Addr), Data: typeTarget6, Counter: true},
-		{Name: setBridges, Key: rs.TypeIfname},
+		{Name: layout.SetBridges, Key: rs.TypeIfname},
 		{Name: setSameBridge, Key: rs.ConcatTypes(rs.TypeIfname, rs.TypeIfname)},
 		{Name: setSelf4, Key: rs.ConcatTypes(rs.TypeIPv4Addr, rs.TypeIPv4Addr)},
 		{Name: setSelf6, Key: rs.ConcatTypes(rs.TypeIPv6Addr, rs.TypeIPv6Addr)},
@@ -171,9 +171,9 @@ func sets() []rs.Set {
 }
 
 func addNetwork(t *rs.Table, n desired.Network) {
-	comment := rs.NewOwner(n.ID, "").Comment()
+	comment := layout.NewOwner(n.ID, "").Comment()
 	br := rs.Iface(n.Bridge)
-	t.AddElement(setBridges, rs.Element{Key: br, Comment: comment})
+	t.AddElement(layout.SetBridges, rs.Element{Key: br, Comment: comment})
 	t.AddElement(setSameBridge, rs.Element{Key: rs.Concat(br, br), Comment: comment})
 	if !n.ICC {
 		t.AddElement(setICCOff, rs.Element{Key: br, Comment: comment})
@@ -184,7 +184,7 @@ func addNetwork(t *rs.Table, n desired.Network) {
 }
 
 func addEndpoint(t *rs.Table, n desired.Network, e desired.Endpoint) {
-	comment := rs.NewOwner(e.NetworkID, e.ID).Comment()
+	comment := layout.NewOwner(e.NetworkID, e.ID).Comment()
 	for _, a := range e.Addrs() {
 		t.AddElement(pick(a, setSelf4, setSelf6), rs.Element{Key: rs.Concat(rs.Addr(a), rs.Addr(a)), Comment: comment})
 	}
@@ -242,7 +242,7 @@ func masqueraded(n desired.Network) []desired.Subnet {
 
 const masqueradePrefix = "masq-"
 
-func masqueradeName(n desired.Network) string { return masqueradePrefix + n.ShortID() }
+func masqueradeName(n desired.Network) string { return masqueradePrefix + layout.ShortID(n.ID) }
 
 // OwnsChain says whether a chain's name is one that this package gives to
 // networks and redirects: such a chain of an unknown one is left over.
@@ -254,7 +254,7 @@ func OwnsChain(name string) bool {
 // bridge, the address of that interface, or the one that the user chose.
 func masqueradeChain(n desired.Network) (rs.Chain, bool) {
 	c := rs.Chain{Name: masqueradeName(n)}
-	comment := rs.NewOwner(n.ID, "").Comment()
+	comment := layout.NewOwner(n.ID, "").Comment()
 	for _, s := range masqueraded(n) {
 		saddr, family := rs.IPSaddr, "ip"
 		if s.Prefix.Addr().Is6() {

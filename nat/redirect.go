@@ -2,6 +2,7 @@ package nat
 
 import (
 	"nftnet/internal/desired"
+	"nftnet/internal/layout"
 	rs "nftnet/internal/ruleset"
 )
 
@@ -41,7 +42,7 @@ func redirectRules() []rs.Rule {
 
 // addRedirect adds the chain of a redirect, and the element that leads there.
 func addRedirect(t *rs.Table, r desired.Redirect) {
-	comment := "redirect=" + r.Name
+	comment := layout.RedirectComment(r.Name)
 	chain := redirectPrefix + r.Name
 	t.Chains = append(t.Chains, rs.Chain{Name: chain, Rules: []rs.Rule{
 		rs.NewRule(rs.Is(l4proto, rs.Proto(r.Proto)), rs.Counter{}, rs.Redirect{Port: rs.Port(r.To)}).Because(comment),

@@ -7,8 +7,8 @@ import (
 	"testing"
 	"time"
 
-	"nftnet/internal/desired"
 	"nftnet/internal/kernel"
+	"nftnet/internal/layout"
 	rs "nftnet/internal/ruleset"
 )
 
@@ -74,7 +74,7 @@ func BenchmarkRepair(b *testing.B) {
 				b.Fatal(err)
 			}
 			defer flush.Close()
-			gone := rs.Batch{{Verb: rs.Delete, Family: rs.FamilyInet, Table: desired.Table}}
+			gone := rs.Batch{{Verb: rs.Delete, Family: rs.FamilyInet, Table: layout.Table}}
 			var times []time.Duration
 			for b.Loop() {
 				// Two changes: the flush, and its repair.

@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"nftnet/internal/control"
 	"nftnet/internal/nstest"
 	"nftnet/plugin/libnetwork"
 )
@@ -80,7 +81,7 @@ func (r *rig) removeAll(t testing.TB) {
 		r.ok(t, "DeleteNetwork", m{"NetworkID": id})
 	}
 	for name := range r.driver.state.Clone().Redirects {
-		r.redirect(t, PathRemoveRedirect, RedirectName{name})
+		r.redirect(t, control.PathRemoveRedirect, control.RedirectName{Name: name})
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"syscall"
 
 	"nftnet/internal/kernel"
+	"nftnet/internal/layout"
 	rs "nftnet/internal/ruleset"
 	"nftnet/plugin/link"
 )
@@ -35,7 +36,7 @@ func foreignRules(ours, others []string) []rs.Rule {
 	iif, oif := rs.Meta{Key: rs.MetaIIFName}, rs.Meta{Key: rs.MetaOIFName}
 	var out []rs.Rule
 	add := func(v rs.VerdictKind, matches ...rs.Part) {
-		out = append(out, rs.NewRule(append(matches, rs.Counter{}, rs.Verdict{Kind: v})...).Because(foreignComment))
+		out = append(out, rs.NewRule(append(matches, rs.Counter{}, rs.Verdict{Kind: v})...).Because(layout.ForeignComment))
 	}
 	for _, br := range ours {
 		add(rs.Accept, rs.Is(oif, rs.Iface(br)))
@@ -48,10 +49,6 @@ func foreignRules(ours, others []string) []rs.Rule {
 	}
 	return out
 }
-
-// foreignComment marks the driver's rules; iptables shows it as a comment of
-// its own (-m comment).
-const foreignComment = "nftnet"
 
 // openForeign lets our bridges' packets pass the policy drop of iptables'
 // FORWARD, and takes back what it wrote where the policy is none. d.mu is held.
@@ -105,7 +102,7 @@ func foreignBatch(family rs.Family, chain rs.Chain, want []rs.Rule) rs.Batch {
 	}
 	owned := 0
 	for _, r := range chain.Rules {
-		if r.Comment == foreignComment {
+		if r.Comment == layout.ForeignComment {
 			owned++
 			change(rs.Delete, r)
 		}

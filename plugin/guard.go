@@ -14,14 +14,12 @@ import (
 
 	"nftnet/internal/desired"
 	"nftnet/internal/kernel"
+	"nftnet/internal/layout"
 	rs "nftnet/internal/ruleset"
 	"nftnet/isolation"
 	"nftnet/nat"
 	"nftnet/plugin/link"
 )
-
-// keeperTable is the table that nobody else can flush.
-const keeperTable = "nftnet-keep"
 
 // keeper is a table that keeps connection tracking and NAT of running
 // connections alive while ours is flushed: without any NAT chain and any rule
@@ -31,13 +29,13 @@ func keeper() rs.Ruleset {
 	nat := func(name string, h rs.Hook, priority int32) rs.Chain {
 		return rs.Chain{Name: name, Base: &rs.Base{Type: "nat", Hook: h, Priority: priority, Policy: rs.Accept}}
 	}
-	pre := nat("pre", rs.HookPrerouting, rs.PriorityDstNAT)
+	pre := nat(layout.KeeperPre, rs.HookPrerouting, rs.PriorityDstNAT)
 	pre.Rules = []rs.Rule{rs.NewRule(rs.Has(rs.Ct{Key: rs.CtState}, rs.HostUint32(rs.TypeCtState, rs.StateEstablished)))}
 	return rs.Ruleset{Tables: []rs.Table{{
-		Family: rs.FamilyInet, Name: keeperTable, Flags: []string{"owner"},
+		Family: rs.FamilyInet, Name: layout.KeeperTable, Flags: []string{"owner"},
 		Chains: []rs.Chain{
 			pre, nat("in", rs.HookInput, rs.PrioritySrcNAT), nat("out", rs.HookOutput, rs.PriorityDstNAT),
-			nat("post", rs.HookPostrouting, rs.PrioritySrcNAT),
+			nat(layout.KeeperPost, rs.HookPostrouting, rs.PrioritySrcNAT),
 		},
 	}}}
 }
@@ -94,7 +92,7 @@ func (g *guard) start(d *Driver) {
 				time.Sleep(repairPause)
 				e = kernel.Event{Overrun: true}
 			}
-			if e.Port != d.nft.Port() && (e.Touches(rs.FamilyInet, desired.Table) || e.Touches(rs.FamilyBridge, desired.Table)) {
+			if e.Port != d.nft.Port() && (e.Touches(rs.FamilyInet, layout.Table) || e.Touches(rs.FamilyBridge, layout.Table)) {
 				d.repairAfter(e)
 			}
 			if e.Port != d.nft.Port() && touchesForeign(e) {
@@ -134,12 +132,12 @@ func (d *Driver) repairAfter(e kernel.Event) {
 		missing, err := d.reconcileRules()
 		if err == nil {
 			if missing != "" {
-				d.log.Warn("table was changed by another process, made it whole", "table", desired.Table, "by", by, "changed", missing)
+				d.log.Warn("table was changed by another process, made it whole", "table", layout.Table, "by", by, "changed", missing)
 			}
 			return
 		}
 		if try == repairTries {
-			d.log.Error("make the table whole", "table", desired.Table, "changed_by", by, "error", err)
+			d.log.Error("make the table whole", "table", layout.Table, "changed_by", by, "error", err)
 			return
 		}
 		time.Sleep(repairPause)
@@ -150,13 +148,13 @@ func (d *Driver) repairAfter(e kernel.Event) {
 // with DOCKER-USER as the user left it. It returns in words what had to change.
 // d.mu is held.
 func (d *Driver) reconcileRules() (changed string, err error) {
-	have, err := d.nft.Read(kernel.Filter{Table: desired.Table})
+	have, err := d.nft.Read(kernel.Filter{Table: layout.Table})
 	if err != nil {
 		return "", err
 	}
 	want := d.wholeRuleset()
 	batch := rs.Diff(withoutForeign(have, want), want)
-	table := have.Table(rs.FamilyInet, desired.Table)
+	table := have.Table(rs.FamilyInet, layout.Table)
 	lost := flushed(table, mainTable(want))
 	if lost {
 		err = d.restoreUserRules(batch)
@@ -180,7 +178,7 @@ func (d *Driver) reconcileRules() (changed string, err error) {
 // other chains: somebody flushed, and did not mean the user's rules. A chain
 // emptied alone, or a rule deleted from it, is the user's will.
 func flushed(have *rs.Table, want rs.Table) bool {
-	if have == nil || have.Chain(isolation.UserChain) == nil {
+	if have == nil || have.Chain(layout.UserChain) == nil {
 		return true
 	}
 	for _, c := range want.Chains {
@@ -192,7 +190,7 @@ func flushed(have *rs.Table, want rs.Table) bool {
 }
 
 // mainTable is the table of both IP families.
-func mainTable(r rs.Ruleset) rs.Table { return *r.Table(rs.FamilyInet, desired.Table) }
+func mainTable(r rs.Ruleset) rs.Table { return *r.Table(rs.FamilyInet, layout.Table) }
 
 // withoutForeign leaves out the tables, chains and sets that are not ours, so
 // that they stay as they are: a user makes some to use them in DOCKER-USER.
@@ -227,14 +225,14 @@ func (d *Driver) restoreUserRules(batch rs.Batch) error {
 	if len(d.userRules.Chains) == 0 {
 		return d.nft.Apply(batch)
 	}
-	err := d.nft.Restore(batch, rs.FamilyInet, desired.Table, d.userRules)
+	err := d.nft.Restore(batch, rs.FamilyInet, layout.Table, d.userRules)
 	var refused *kernel.ApplyError
 	if !errors.As(err, &refused) {
 		return err
 	}
 	// The containers' network matters more than rules that the kernel does not
 	// take back; the copy stays in the state file.
-	d.log.Error("rules of the user cannot be restored", "chain", isolation.UserChain, "error", err.Error())
+	d.log.Error("rules of the user cannot be restored", "chain", layout.UserChain, "error", err.Error())
 	return d.nft.Apply(batch)
 }
 
@@ -243,9 +241,9 @@ func (d *Driver) restoreUserRules(batch rs.Batch) error {
 func (d *Driver) copyUserRules(want rs.Ruleset) {
 	ours := mainTable(want)
 	own := func(name string) bool { return ours.Chain(name) != nil || ours.Set(name) != nil }
-	saved, err := d.nft.Save(rs.FamilyInet, desired.Table, isolation.UserChain, own)
+	saved, err := d.nft.Save(rs.FamilyInet, layout.Table, layout.UserChain, own)
 	if err != nil {
-		d.log.Warn("copy the user's rules", "chain", isolation.UserChain, "error", err)
+		d.log.Warn("copy the user's rules", "chain", layout.UserChain, "error", err)
 		return
 	}
 	text, err := json.Marshal(saved)
@@ -256,11 +254,11 @@ func (d *Driver) copyUserRules(want rs.Ruleset) {
 		err = d.store.SaveUserRules(text)
 	}
 	if err != nil {
-		d.log.Warn("keep the user's rules", "chain", isolation.UserChain, "error", err)
+		d.log.Warn("keep the user's rules", "chain", layout.UserChain, "error", err)
 		return
 	}
 	d.userRules, d.userRulesText = saved, text
-	d.log.Info("kept a copy of the user's rules", "chain", isolation.UserChain, "rules", len(saved.Chains[0].Rules))
+	d.log.Info("kept a copy of the user's rules", "chain", layout.UserChain, "rules", len(saved.Chains[0].Rules))
 }
 
 // keepUserRules copies DOCKER-USER as it is at a stop: the guard may not have
@@ -268,9 +266,9 @@ func (d *Driver) copyUserRules(want rs.Ruleset) {
 func (d *Driver) keepUserRules() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	have, err := d.nft.Read(kernel.Filter{Family: rs.FamilyInet, Table: desired.Table})
+	have, err := d.nft.Read(kernel.Filter{Family: rs.FamilyInet, Table: layout.Table})
 	want := d.wholeRuleset()
-	if err == nil && !flushed(have.Table(rs.FamilyInet, desired.Table), mainTable(want)) {
+	if err == nil && !flushed(have.Table(rs.FamilyInet, layout.Table), mainTable(want)) {
 		d.copyUserRules(want)
 	}
 }

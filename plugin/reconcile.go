@@ -10,6 +10,7 @@ import (
 	"syscall"
 
 	"nftnet/internal/desired"
+	"nftnet/internal/layout"
 	rs "nftnet/internal/ruleset"
 	"nftnet/isolation"
 	"nftnet/nat"
@@ -144,7 +145,7 @@ func (d *Driver) removeLinks(before, after desired.State) error {
 func (d *Driver) applyRules(before, after desired.State) error {
 	err := d.nft.Apply(rs.Diff(d.rules(before), d.rules(after)))
 	if errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.EEXIST) || errors.Is(err, syscall.EBUSY) {
-		d.log.Warn("table is not as it was left, making it whole", "table", desired.Table, "error", err)
+		d.log.Warn("table is not as it was left, making it whole", "table", layout.Table, "error", err)
 		_, err = d.reconcileRules()
 		return err
 	}
@@ -231,7 +232,7 @@ func (d *Driver) restore(context.Context) error {
 		return err
 	}
 	if changed != "" {
-		d.log.Info("made the table", "table", desired.Table, "changed", changed)
+		d.log.Info("made the table", "table", layout.Table, "changed", changed)
 	}
 	d.settlePorts(desired.New(), d.state)
 	d.openForeign()

@@ -9,37 +9,11 @@ import (
 	"net/netip"
 	"syscall"
 
+	"nftnet/internal/control"
 	"nftnet/internal/desired"
 	"nftnet/plugin/libnetwork"
 	"nftnet/plugin/port"
 )
-
-// Where the driver's socket answers what redirects there are (GET), adds one
-// (POST a [Redirect]), and removes one (POST a [RedirectName]).
-const (
-	PathRedirects      = "/nftnet/redirects"
-	PathRemoveRedirect = PathRedirects + "/rm"
-)
-
-// Redirect is a host redirect in the driver's answers and requests.
-type Redirect struct {
-	// Name may be left out of a request: "80-tcp" is the name then.
-	Name string `json:"name"`
-	// Proto is "tcp", "udp" or "sctp"; tcp where a request leaves it out.
-	Proto string `json:"proto"`
-	// Port of the host leads to To, on every address where Address is empty.
-	Port    uint16 `json:"port"`
-	To      uint16 `json:"to"`
-	Address string `json:"address,omitempty"`
-}
-
-// RedirectName is the request that removes a redirect.
-type RedirectName struct {
-	Name string `json:"name"`
-}
-
-// Refusal is the body of an answer with an error status.
-type Refusal = libnetwork.ErrorResponse
 
 // statusError is an error that is answered with an HTTP status of its own.
 type statusError struct {
@@ -52,9 +26,9 @@ func (e *statusError) Unwrap() error { return e.err }
 
 // handleRedirects registers the requests of the administrator.
 func handleRedirects(s *Server) {
-	handleOwn(s, "GET "+PathRedirects, func(context.Context, struct{}) ([]Redirect, error) { return s.driver.Redirects(), nil })
-	handleOwn(s, "POST "+PathRedirects, s.driver.AddRedirect)
-	handleOwn(s, "POST "+PathRemoveRedirect, func(_ context.Context, req RedirectName) (libnetwork.Empty, error) {
+	handleOwn(s, "GET "+control.PathRedirects, func(context.Context, struct{}) ([]control.Redirect, error) { return s.driver.Redirects(), nil })
+	handleOwn(s, "POST "+control.PathRedirects, s.driver.AddRedirect)
+	handleOwn(s, "POST "+control.PathRemoveRedirect, func(_ context.Context, req control.RedirectName) (libnetwork.Empty, error) {
 		return libnetwork.Empty{}, s.driver.RemoveRedirect(req.Name)
 	})
 }
@@ -91,23 +65,23 @@ func handleOwn[Req, Resp any](s *Server, pattern string, fn func(context.Context
 		if errors.As(err, &known) {
 			status = known.status
 		}
-		answer(w, status, libnetwork.ErrorResponse{Err: err.Error()})
+		answer(w, status, control.Refusal{Err: err.Error()})
 	})
 }
 
 // Redirects lists the redirects by port.
-func (d *Driver) Redirects() []Redirect {
+func (d *Driver) Redirects() []control.Redirect {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	out := []Redirect{}
+	out := []control.Redirect{}
 	for _, r := range d.state.SortedRedirects() {
 		out = append(out, shownRedirect(r))
 	}
 	return out
 }
 
-func shownRedirect(r desired.Redirect) Redirect {
-	out := Redirect{Name: r.Name, Proto: desired.ProtoName(r.Proto), Port: r.Port, To: r.To}
+func shownRedirect(r desired.Redirect) control.Redirect {
+	out := control.Redirect{Name: r.Name, Proto: desired.ProtoName(r.Proto), Port: r.Port, To: r.To}
 	if r.Address.IsValid() {
 		out.Address = r.Address.String()
 	}
@@ -115,7 +89,7 @@ func shownRedirect(r desired.Redirect) Redirect {
 }
 
 // parseRedirect reads a request and fills in what it leaves out.
-func parseRedirect(req Redirect) (desired.Redirect, error) {
+func parseRedirect(req control.Redirect) (desired.Redirect, error) {
 	r := desired.Redirect{Name: req.Name, Port: req.Port, To: req.To}
 	if req.Proto == "" {
 		req.Proto = "tcp"
@@ -138,13 +112,13 @@ func parseRedirect(req Redirect) (desired.Redirect, error) {
 }
 
 // AddRedirect adds a redirect, and returns it as it is now.
-func (d *Driver) AddRedirect(ctx context.Context, req Redirect) (Redirect, error) {
+func (d *Driver) AddRedirect(ctx context.Context, req control.Redirect) (control.Redirect, error) {
 	r, err := parseRedirect(req)
 	if err != nil {
-		return Redirect{}, &statusError{http.StatusBadRequest, fmt.Errorf("cannot redirect port %d: %w", req.Port, err)}
+		return control.Redirect{}, &statusError{http.StatusBadRequest, fmt.Errorf("cannot redirect port %d: %w", req.Port, err)}
 	}
 	if err := d.named(ctx, d.addRedirect(r)); err != nil {
-		return Redirect{}, err
+		return control.Redirect{}, err
 	}
 	return shownRedirect(r), nil
 }

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"nftnet/internal/control"
 )
 
 // redirect sends a request of the administrator.
@@ -22,7 +24,7 @@ func (r *rig) redirect(t testing.TB, path string, body any) (int, string) {
 
 func (r *rig) redirects(t testing.TB) string {
 	t.Helper()
-	resp, err := r.client.Get("http://driver" + PathRedirects)
+	resp, err := r.client.Get("http://driver" + control.PathRedirects)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,7 +38,7 @@ func (r *rig) redirects(t testing.TB) string {
 
 func (r *rig) mustRedirect(t testing.TB, body m) {
 	t.Helper()
-	if status, text := r.redirect(t, PathRedirects, body); status != http.StatusOK {
+	if status, text := r.redirect(t, control.PathRedirects, body); status != http.StatusOK {
 		t.Fatalf("add redirect %v: %d %s", body, status, text)
 	}
 }
@@ -47,7 +49,7 @@ func TestRedirectComesAndGoes(t *testing.T) {
 	if got := r.redirects(t); got != "[]" {
 		t.Errorf("there are redirects at the start: %s", got)
 	}
-	status, text := r.redirect(t, PathRedirects, m{"port": 80, "to": 3000})
+	status, text := r.redirect(t, control.PathRedirects, m{"port": 80, "to": 3000})
 	want := `{"name":"80-tcp","proto":"tcp","port":80,"to":3000}`
 	if status != http.StatusOK || strings.TrimSpace(text) != want {
 		t.Errorf("add: %d %s, want %s", status, text, want)
@@ -77,7 +79,7 @@ func TestRedirectComesAndGoes(t *testing.T) {
 		if n := strings.Count(r.redirects(t), `"name"`); n != 4-i {
 			t.Errorf("%d redirects are listed, want %d", n, 4-i)
 		}
-		if status, text := r.redirect(t, PathRemoveRedirect, m{"name": name}); status != http.StatusOK {
+		if status, text := r.redirect(t, control.PathRemoveRedirect, m{"name": name}); status != http.StatusOK {
 			t.Errorf("remove %s: %d %s", name, status, text)
 		}
 		r.consistent(t)
@@ -123,11 +125,11 @@ func TestRefusedRedirects(t *testing.T) {
 		"to a redirect": {m{"port": 81, "to": 80}, 409, "redirect web (80/tcp to 3000) has port"},
 		"of a target":   {m{"port": 3000, "to": 82}, 409, "redirect web (80/tcp to 3000) leads to port 0.0.0.0:3000/tcp"},
 	} {
-		if status, text := r.redirect(t, PathRedirects, row.body); status != row.status || !strings.Contains(errText(t, text), row.words) {
+		if status, text := r.redirect(t, control.PathRedirects, row.body); status != row.status || !strings.Contains(errText(t, text), row.words) {
 			t.Errorf("%s: %d %s, want %d with %q", name, status, text, row.status, row.words)
 		}
 	}
-	if status, text := r.redirect(t, PathRemoveRedirect, m{"name": "none"}); status != 404 || !strings.Contains(errText(t, text), `no redirect "none"`) {
+	if status, text := r.redirect(t, control.PathRemoveRedirect, m{"name": "none"}); status != 404 || !strings.Contains(errText(t, text), `no redirect "none"`) {
 		t.Errorf("remove an unknown one: %d %s", status, text)
 	}
 	if after := table(t); after != before {
@@ -138,7 +140,7 @@ func TestRefusedRedirects(t *testing.T) {
 
 func errText(t testing.TB, body string) string {
 	t.Helper()
-	var refused Refusal
+	var refused control.Refusal
 	if err := json.Unmarshal([]byte(body), &refused); err != nil {
 		t.Errorf("answer %q: %v", body, err)
 	}
@@ -154,7 +156,7 @@ func TestRedirectAndPublishedPort(t *testing.T) {
 	for _, body := range []m{
 		{"port": 8080, "to": 3000}, {"port": 8080, "to": 3000, "address": "127.0.0.1"}, {"port": 81, "to": 8080},
 	} {
-		status, text := r.redirect(t, PathRedirects, body)
+		status, text := r.redirect(t, control.PathRedirects, body)
 		if status != 409 || !strings.Contains(text, "endpoint "+id(1000)[:12]) || !strings.Contains(text, "publishes host port 0.0.0.0:8080/tcp (container the-owner)") {
 			t.Errorf("redirect %v: %d %s", body, status, text)
 		}
@@ -184,7 +186,7 @@ func TestRedirectIsKept(t *testing.T) {
 	r := newRigAt(t, state)
 	r.mustRedirect(t, m{"port": 80, "to": 3000})
 	r.mustRedirect(t, m{"port": 81, "to": 3000})
-	r.redirect(t, PathRemoveRedirect, m{"name": "81-tcp"})
+	r.redirect(t, control.PathRemoveRedirect, m{"name": "81-tcp"})
 	before, list := table(t), r.redirects(t)
 	r.stop()
 	r = newRigAt(t, state)
@@ -211,9 +213,9 @@ func FuzzRedirects(f *testing.F) {
 	r.network(f, 1)
 	r.attach(f, 1, 1, published(8080, 80))
 	f.Fuzz(func(t *testing.T, remove bool, body []byte) {
-		path := PathRedirects
+		path := control.PathRedirects
 		if remove {
-			path = PathRemoveRedirect
+			path = control.PathRemoveRedirect
 		}
 		status, text := r.post(t, strings.TrimPrefix(path, "/"), body)
 		if status != 200 && status/100 != 4 || !json.Valid([]byte(text)) {

@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/docker/go-plugins-helpers/sdk"
+
+	"nftnet/internal/control"
 )
 
 // Manifest is what the driver tells Docker that it is.
@@ -25,9 +27,6 @@ const manifest = `{"Implements":["NetworkDriver"]}`
 // maxBody bounds the length of a call in bytes: one with 65,535 published ports
 // has some 8 MiB.
 const maxBody = 32 << 20
-
-// PathPorts is where the driver's socket answers what ports are published.
-const PathPorts = "/nftnet/ports"
 
 // requestError is a request that is none: it is answered with status 400, so
 // that Docker does not take the answer for that of the driver.
@@ -64,7 +63,7 @@ func NewServer(d *Driver, log *slog.Logger) *Server {
 	// Discovery tells of other hosts of a cluster: there are none in local scope.
 	handle(s, "DiscoverNew", func(context.Context, json.RawMessage) (libnetwork.Empty, error) { return libnetwork.Empty{}, nil })
 	handle(s, "DiscoverDelete", func(context.Context, json.RawMessage) (libnetwork.Empty, error) { return libnetwork.Empty{}, nil })
-	s.handler.HandleFunc(PathPorts, func(w http.ResponseWriter, r *http.Request) {
+	s.handler.HandleFunc(control.PathPorts, func(w http.ResponseWriter, r *http.Request) {
 		s.calls.Add(1)
 		defer s.calls.Done()
 		answer(w, http.StatusOK, d.Published())

@@ -12,8 +12,8 @@ import (
 	"strings"
 	"testing"
 
-	"nftnet/internal/desired"
 	"nftnet/internal/kernel"
+	"nftnet/internal/layout"
 	rs "nftnet/internal/ruleset"
 	"nftnet/plugin/libnetwork"
 )
@@ -130,7 +130,7 @@ func (r *rig) consistent(t *testing.T) {
 	d := r.driver
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	have, err := d.nft.Read(kernel.Filter{Table: desired.Table})
+	have, err := d.nft.Read(kernel.Filter{Table: layout.Table})
 	if err != nil {
 		t.Fatal(err)
 	}

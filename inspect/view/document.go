@@ -5,6 +5,7 @@ import (
 	"io"
 
 	"nftnet/inspect"
+	"nftnet/internal/layout"
 	"nftnet/internal/ruleset"
 )
 
@@ -327,7 +328,7 @@ func (d documents) counter(c *ruleset.Counter) *Counter {
 }
 
 func ownerOf(comment string) *Owner {
-	o, ok := ruleset.ParseOwner(comment)
+	o, ok := layout.ParseOwner(comment)
 	if !ok {
 		return nil
 	}

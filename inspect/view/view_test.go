@@ -16,6 +16,7 @@ import (
 	"nftnet/inspect/message"
 	"nftnet/inspect/view"
 	"nftnet/internal/desired"
+	"nftnet/internal/layout"
 	"nftnet/internal/nstest/golden"
 	"nftnet/internal/ruleset"
 	"nftnet/isolation"
@@ -35,12 +36,12 @@ func hostState() desired.State {
 	prefix, addr, at := netip.MustParsePrefix, netip.MustParseAddr, netip.MustParseAddrPort
 	s := desired.New()
 	s.Networks[webID] = desired.Network{
-		ID: webID, Bridge: desired.BridgeName(webID), ICC: true, Masquerade: true,
+		ID: webID, Bridge: layout.BridgeName(webID), ICC: true, Masquerade: true,
 		IPv4: desired.Subnet{Prefix: prefix("10.0.1.0/24"), Gateway: addr("10.0.1.1")},
 		IPv6: desired.Subnet{Prefix: prefix("fd00:1::/64"), Gateway: addr("fd00:1::1")},
 	}
 	s.Networks[labID] = desired.Network{
-		ID: labID, Bridge: desired.BridgeName(labID), Internal: true,
+		ID: labID, Bridge: layout.BridgeName(labID), Internal: true,
 		IPv4: desired.Subnet{Prefix: prefix("10.0.2.0/24"), Gateway: addr("10.0.2.1")},
 	}
 	s.Endpoints[endID] = desired.Endpoint{
@@ -136,7 +137,7 @@ func smallModel() *inspect.Model {
 		Elements: []ruleset.Element{{
 			Key:     ruleset.Concat(ruleset.Proto(ruleset.ProtoTCP), ruleset.Port(8080)),
 			Data:    ruleset.Concat(ruleset.Addr(netip.MustParseAddr("10.0.1.2")), ruleset.Port(80)),
-			Counter: &ruleset.Counter{Packets: 7, Bytes: 420}, Comment: ruleset.NewOwner(webID, endID).Comment(),
+			Counter: &ruleset.Counter{Packets: 7, Bytes: 420}, Comment: layout.NewOwner(webID, endID).Comment(),
 		}},
 	}
 	base := &ruleset.Base{Type: "nat", Hook: ruleset.HookPrerouting, Priority: ruleset.PriorityDstNAT, Policy: ruleset.Accept}

@@ -13,9 +13,6 @@ import (
 	"strings"
 )
 
-// Table is the name of the table, in family inet, that a State is turned into.
-const Table = "nftnet"
-
 // State is all that was asked for and not taken back.
 type State struct {
 	// Networks and Endpoints are keyed by their Docker ids.
@@ -143,12 +140,6 @@ func (n Network) Subnets() []Subnet {
 	}
 	return out
 }
-
-// ShortID is the part of the network's id that names its bridge and chains.
-func (n Network) ShortID() string { return n.ID[:min(len(n.ID), 11)] }
-
-// BridgeName is the name of the bridge of a network whose user gave none.
-func BridgeName(networkID string) string { return "nft-" + networkID[:min(len(networkID), 11)] }
 
 // Endpoint is a container's attachment to a network.
 type Endpoint struct {

@@ -20,6 +20,7 @@ import (
 	"github.com/docker/docker/client"
 
 	"nftnet/inspect"
+	"nftnet/internal/layout"
 )
 
 // timeout is how long an engine may take for all of its answers: an inspector
@@ -159,7 +160,7 @@ func bridgeOf(n network.Summary) string {
 	case n.Driver == "bridge" && len(n.ID) >= 12:
 		return "br-" + n.ID[:12]
 	case isOurs(n.Driver) && len(n.ID) >= 11:
-		return "nft-" + n.ID[:11]
+		return layout.BridgeName(n.ID)
 	}
 	return ""
 }
@@ -169,7 +170,7 @@ func bridgeOf(n network.Summary) string {
 func isOurs(driver string) bool {
 	base := driver[strings.LastIndexByte(driver, '/')+1:]
 	name, _, _ := strings.Cut(base, ":")
-	return name == "nftnet"
+	return name == layout.Driver
 }
 
 func endpointNames(c container.Summary) []inspect.Endpoint {

@@ -13,6 +13,7 @@ import (
 	"nftnet/internal/desired"
 	"nftnet/internal/desired/desiredtest"
 	"nftnet/internal/kernel"
+	"nftnet/internal/layout"
 	"nftnet/internal/nstest"
 	"nftnet/internal/ruleset"
 	"nftnet/internal/ruleset/rulesettest"
@@ -99,7 +100,7 @@ func raw(t *testing.T, c *kernel.Conn) []kernel.RawObject {
 	t.Helper()
 	var objects []kernel.RawObject
 	for _, family := range []ruleset.Family{ruleset.FamilyInet, ruleset.FamilyBridge} {
-		table, err := c.Raw(family, desired.Table)
+		table, err := c.Raw(family, layout.Table)
 		if err != nil {
 			t.Fatal(err)
 		}

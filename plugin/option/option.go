@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"nftnet/internal/desired"
+	"nftnet/internal/layout"
 	"nftnet/plugin/libnetwork"
 )
 
@@ -44,7 +45,7 @@ type Choices struct {
 func (d Defaults) ParseNetwork(req libnetwork.CreateNetworkRequest) (desired.Network, Choices, error) {
 	var c Choices
 	n := desired.Network{
-		ID: req.NetworkID, Bridge: desired.BridgeName(req.NetworkID), ICC: true, Masquerade: true, IfacePrefix: "eth",
+		ID: req.NetworkID, Bridge: layout.BridgeName(req.NetworkID), ICC: true, Masquerade: true, IfacePrefix: "eth",
 		AntiSpoof: desired.SpoofNeighbours,
 	}
 	if d.Closed {

@@ -17,14 +17,14 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"nftnet/internal/control"
 	"nftnet/internal/kernel"
-	"nftnet/plugin"
 )
 
 // published asks the driver what is published.
-func (w *world) published(t *testing.T) []plugin.Published {
+func (w *world) published(t *testing.T) []control.Port {
 	t.Helper()
-	var out []plugin.Published
+	var out []control.Port
 	if err := json.Unmarshal([]byte(w.nftnet(t, "ports", "--format", "json")), &out); err != nil {
 		t.Fatal(err)
 	}

@@ -12,8 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"nftnet/internal/control"
 	"nftnet/internal/nstest"
-	"nftnet/plugin"
 )
 
 // peerProgram builds the test server, where a user without rights can run it.
@@ -255,7 +255,7 @@ func TestA55WithoutDocker(t *testing.T) {
 			t.Errorf("nftnet redirect ls has no line with %q:\n%s", words, out)
 		}
 	}
-	var list []plugin.Redirect
+	var list []control.Redirect
 	if err := json.Unmarshal([]byte(w.mustRedirect(t, "ls", "--format", "json")), &list); err != nil || len(list) != 2 || list[1].Port != 80 || list[1].To != 3000 {
 		t.Errorf("nftnet redirect ls --format json: %+v, %v", list, err)
 	}

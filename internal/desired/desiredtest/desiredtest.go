@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"nftnet/internal/desired"
+	"nftnet/internal/layout"
 )
 
 // Row is a state and the name of what is special about it.
@@ -118,7 +119,7 @@ func allow(e *desired.Endpoint) {
 // guarded has an address of its own beside those of its network.
 func guarded(level desired.AntiSpoof) func(*desired.Endpoint) {
 	return func(e *desired.Endpoint) {
-		e.AntiSpoof, e.HostLink = level, "nfv"+e.ID[:12]
+		e.AntiSpoof, e.HostLink = level, layout.HostLinkPrefix+e.ID[:12]
 		e.Addresses = []netip.Addr{netip.MustParseAddr("10.0.1.200")}
 	}
 }
@@ -127,7 +128,7 @@ func guarded(level desired.AntiSpoof) func(*desired.Endpoint) {
 func network(x byte, options ...func(*desired.Network)) desired.Network {
 	id := strings.Repeat(string('a'+rune(x)-1), 64)
 	n := desired.Network{
-		ID: id, Bridge: desired.BridgeName(id), ICC: true, Masquerade: true, IfacePrefix: "eth",
+		ID: id, Bridge: layout.BridgeName(id), ICC: true, Masquerade: true, IfacePrefix: "eth",
 		IPv4: subnet(netip.AddrFrom4([4]byte{10, 0, x, 1}), 24),
 		IPv6: subnet(netip.AddrFrom16([16]byte{0: 0xfd, 3: x, 15: 1}), 64),
 	}

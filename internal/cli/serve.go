@@ -1,0 +1,113 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"syscall"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/spf13/cobra"
+
+	"nftnet/plugin"
+)
+
+const defaultState = "/var/lib/nftnet/state.db"
+
+func serveCommand(version string) *cobra.Command {
+	var socket, state, level, publish string
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Run the network driver",
+		Long: `Run the network driver until it is told to stop.
+
+Docker finds it by its socket; the socket's file name is the driver's name in
+"docker network create -d NAME". What Docker asked for is kept in the state file,
+and restored from there at the start. A stop leaves networks and connections of
+containers as they are; the next start takes up from there. Only the sockets
+that keep other programs off published ports, and that serve [::1], close.
+
+Needs root, or CAP_NET_ADMIN and write access to /proc/sys/net. The log goes to
+standard error, one line for each call of Docker. systemd is told when the
+driver is ready (Type=notify).`,
+		Example: `  nftnet serve
+  nftnet serve --state /srv/nftnet/state.db --log-level warn`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if publish != "open" && publish != "closed" {
+				return fmt.Errorf("--publish %q is not allowed: open and closed are", publish)
+			}
+			return serve(cmd.Context(), version, socket, level, plugin.Config{State: state, Closed: publish == "closed"})
+		},
+	}
+	socketFlag(cmd, &socket)
+	cmd.Flags().StringVar(&state, "state", fromEnv("NFTNET_STATE", defaultState),
+		"file that keeps the networks, endpoints and redirects (environment: NFTNET_STATE)")
+	cmd.Flags().StringVar(&publish, "publish", fromEnv("NFTNET_PUBLISH", "open"),
+		"open, or closed: new networks publish ports to nobody but the sources in their nftnet.allow (environment: NFTNET_PUBLISH)")
+	cmd.Flags().StringVar(&level, "log-level", fromEnv("NFTNET_LOG_LEVEL", "info"),
+		"debug, info, warn or error (environment: NFTNET_LOG_LEVEL)")
+	return cmd
+}
+
+func serve(ctx context.Context, version, socket, level string, config plugin.Config) (err error) {
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(level)); err != nil {
+		return fmt.Errorf("log level %q is not allowed: debug, info, warn and error are", level)
+	}
+	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: l}))
+	raiseDescriptors(log)
+	// The socket comes first: who has it has the host's table, too.
+	listener, err := plugin.Listen(socket)
+	if err != nil {
+		return err
+	}
+	config.Log, config.ContainerName, config.Firewalld = log, containerName, true
+	driver, err := plugin.Open(ctx, config)
+	if err != nil {
+		return errors.Join(err, listener.Close())
+	}
+	defer func() { err = errors.Join(err, driver.Close()) }()
+	log.Info("serving", "socket", socket, "state", config.State, "version", version)
+	notify(log, daemon.SdNotifyReady)
+	err = plugin.NewServer(driver, log).Serve(ctx, listener)
+	notify(log, daemon.SdNotifyStopping)
+	log.Info("stopped: networks and containers stay connected")
+	return err
+}
+
+// wantedDescriptors serves ten thousand published ports in both families and
+// three protocols.
+const wantedDescriptors = 1 << 17
+
+// raiseDescriptors raises the limit of open files: each published port has a
+// socket for each family. Beyond the hard limit it takes CAP_SYS_RESOURCE.
+func raiseDescriptors(log *slog.Logger) {
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		log.Warn("read the limit of open files", "error", err)
+		return
+	}
+	if limit.Cur >= wantedDescriptors {
+		return
+	}
+	hard := limit.Max
+	limit = syscall.Rlimit{Cur: wantedDescriptors, Max: max(hard, wantedDescriptors)}
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err == nil {
+		return
+	}
+	limit = syscall.Rlimit{Cur: hard, Max: hard}
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		log.Warn("raise the limit of open files", "error", err)
+	}
+	log.Info("limit of open files bounds the published ports", "limit", hard)
+}
+
+// notify tells systemd, where it started us.
+func notify(log *slog.Logger, state string) {
+	if _, err := daemon.SdNotify(false, state); err != nil {
+		log.Warn("notify systemd", "error", err)
+	}
+}
