@@ -2,11 +2,9 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"strings"
-	"syscall"
 
 	"nftnet/inspect/view"
 	"nftnet/internal/kernel"
@@ -28,10 +26,8 @@ func streamNFT(ctx context.Context, options view.Options, out io.Writer) error {
 		return ctx.Err()
 	}
 	switch {
-	case errors.Is(err, syscall.EPERM):
-		return fmt.Errorf("reading the ruleset needs root, or CAP_NET_ADMIN: %w", err)
 	case err != nil:
-		return err
+		return needsRoot(err)
 	case options.Table != "" && !s.Found:
 		return fmt.Errorf("there is no table %q: the ruleset has %s", options.Table, strings.Join(s.Tables, ", "))
 	}

@@ -144,16 +144,6 @@ func FieldsFrom(proto string, base Header, offset int) []Payload {
 	return out
 }
 
-// FieldAt finds the named field of protocol proto at a place of its header.
-func FieldAt(proto string, base Header, offset, length int) (Payload, bool) {
-	for _, f := range FieldsFrom(proto, base, offset*8) {
-		if f.Length == length && f.Bits == 0 {
-			return f, true
-		}
-	}
-	return Payload{}, false
-}
-
 // FieldNumber is the field that nft numbers so, beginning with 1.
 func FieldNumber(proto string, n int) (Payload, bool) {
 	if proto == "vlan" && n > 2 {
