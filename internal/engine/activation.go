@@ -2,6 +2,9 @@ package engine
 
 import (
 	"bufio"
+	"context"
+	"errors"
+	"net"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -18,6 +21,22 @@ type activator struct {
 // systemd holds the engine's socket where docker.socket is active, as it is on
 // most distributions. Of a user's own systemd nothing is known here.
 var systemd = activator{pid: 1, name: "systemd"}
+
+// errAsleep is the error of a connection that would start an engine. An engine
+// that stops gives its socket back at once, and tells of its containers' ends for
+// as long as they take: whoever asked it then would undo "systemctl stop docker".
+var errAsleep = errors.New("it is stopped: systemd waits for somebody to use its socket")
+
+// dialer connects to an engine's socket, if there is an engine.
+func (a activator) dialer() func(ctx context.Context, network, address string) (net.Conn, error) {
+	var d net.Dialer
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		if a.holdsAlone(address) {
+			return nil, errAsleep
+		}
+		return d.DialContext(ctx, network, address)
+	}
+}
 
 // holdsAlone reports whether nobody but the activator listens on a socket: a
 // connection would start the program. It is false where that cannot be seen, as

@@ -157,7 +157,7 @@ func TestFirstGateway(t *testing.T) {
 }
 
 // TestRequests: those of a running engine are compared with what it really sent
-// (TestRequestsAreThoseOfTheEngine).
+// (TestStates).
 func TestRequests(t *testing.T) {
 	c, _ := engineOf(t, answers{"/containers/web/json": {containerShape}})
 	d, err := c.Details(t.Context(), "web")

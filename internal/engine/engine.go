@@ -31,6 +31,8 @@ const timeout = 2 * time.Second
 type Client struct {
 	api  *client.Client
 	host string
+	// dial connects to the engine's Unix socket.
+	dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// version is the engine's own version of the API, which may be later than
 	// the one that the client speaks.
 	version string
@@ -39,9 +41,10 @@ type Client struct {
 // Connect connects to the engine at host ("unix:///var/run/docker.sock"); an
 // empty host takes what DOCKER_HOST says, or the default socket. The version of
 // the API is agreed upon with the engine. An error says in one line why there
-// will be no names.
+// will be no names. An engine that is stopped, and that systemd would start for
+// its socket's sake, is not started.
 func Connect(ctx context.Context, host string) (*Client, error) {
-	c, err := newClient(host)
+	c, err := newClient(host, systemd)
 	if err != nil {
 		return nil, err
 	}
@@ -54,17 +57,32 @@ func Connect(ctx context.Context, host string) (*Client, error) {
 	return c, nil
 }
 
-// newClient makes a client that has not asked anything yet.
-func newClient(host string) (*Client, error) {
+// newClient makes a client that has not asked anything yet. It connects to a Unix
+// socket unless nobody but a holds it.
+func newClient(host string, a activator) (*Client, error) {
+	c := &Client{dial: a.dialer()}
 	options := []client.Opt{client.FromEnv, client.WithAPIVersionNegotiation()}
 	if host != "" {
 		options = append(options, client.WithHost(host))
 	}
-	api, err := client.NewClientWithOpts(options...)
+	api, err := client.NewClientWithOpts(append(options, c.onSocket)...)
 	if err != nil {
 		return nil, fmt.Errorf("docker engine at %s: %w", hostName(host), err)
 	}
-	return &Client{api: api, host: api.DaemonHost()}, nil
+	c.api = api
+	return c, nil
+}
+
+// onSocket is the client's option that has it dial by c.dial.
+func (c *Client) onSocket(api *client.Client) error {
+	c.host = api.DaemonHost()
+	path, ok := c.socket()
+	if !ok {
+		return nil
+	}
+	return client.WithDialContext(func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return c.dial(ctx, "unix", path)
+	})(api)
 }
 
 func hostName(host string) string {
@@ -81,8 +99,7 @@ func hostName(host string) string {
 // hand: Docker's client does not tell a missing socket from a forbidden one.
 func (c *Client) reachable(ctx context.Context) error {
 	if path, ok := c.socket(); ok {
-		var d net.Dialer
-		conn, err := d.DialContext(ctx, "unix", path)
+		conn, err := c.dial(ctx, "unix", path)
 		if err != nil {
 			return c.fail(err)
 		}

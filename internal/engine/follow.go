@@ -21,6 +21,9 @@ import (
 // events is open before answers is called, and what ends while a function runs
 // is reported after it.
 //
+// An engine that stops tells of its containers' ends and takes no connections any
+// more: a function that ended is called for may find that the engine is gone.
+//
 // The functions are called one at a time. Their context ends with ctx, or when
 // the engine goes away; they must return then, as nothing is followed before.
 //
@@ -29,8 +32,9 @@ import (
 // second at first and once a second in the end. It waits ten seconds for the
 // engine's first word and then tries again: an engine that starts accepts
 // connections long before it answers, while it waits for the driver itself.
-// Follow does not touch a socket that only systemd holds, because that would
-// start an engine which somebody stopped.
+// Follow does not connect to a socket that only systemd holds, because that would
+// start an engine which somebody stopped: it looks every three seconds whether
+// there is an engine.
 func Follow(ctx context.Context, host string, log *slog.Logger, answers, ended func(context.Context)) {
 	f := newFollower(host, log, answers, ended)
 	f.run(ctx)
@@ -44,6 +48,7 @@ type follower struct {
 
 	firstWord   time.Duration // how long the engine may take to answer at all
 	wait, most  time.Duration // between two tries: at first, and in the end
+	asleep      time.Duration // between two looks at a socket that systemd holds
 	soon, later time.Duration // from an event to the call
 	socket      activator
 }
@@ -51,16 +56,13 @@ type follower struct {
 func newFollower(host string, log *slog.Logger, answers, ended func(context.Context)) *follower {
 	return &follower{
 		host: host, log: log, answers: answers, ended: ended,
-		firstWord: 10 * time.Second, wait: 100 * time.Millisecond, most: time.Second,
+		firstWord: 10 * time.Second, wait: 100 * time.Millisecond, most: time.Second, asleep: 3 * time.Second,
 		soon: 500 * time.Millisecond, later: 5 * time.Second,
 		socket: systemd,
 	}
 }
 
-var (
-	errSilent = errors.New("it accepts connections and does not answer")
-	errAsleep = errors.New("it is stopped: systemd waits for somebody to use its socket")
-)
+var errSilent = errors.New("it accepts connections and does not answer")
 
 func (f *follower) run(ctx context.Context) {
 	wait, told := f.wait, false
@@ -84,22 +86,29 @@ func (f *follower) run(ctx context.Context) {
 		if answered && time.Since(began) > f.most {
 			wait = f.wait
 		}
+		pause := wait
+		if errors.Is(err, errAsleep) {
+			// A look at all processes takes milliseconds.
+			pause = max(pause, f.asleep)
+		} else {
+			wait = min(2*wait, f.most)
+		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(wait):
+		case <-time.After(pause):
 		}
-		wait = min(2*wait, f.most)
 	}
 }
 
 // once follows the engine until it goes away. answered reports whether it was
 // there at all.
 func (f *follower) once(ctx context.Context) (answered bool, err error) {
-	c, err := newClient(f.host)
+	c, err := newClient(f.host, f.socket)
 	if err != nil {
 		return false, err
 	}
 	defer func() { _ = c.Close() }()
+	// Each connection looks by itself, too; this is to look once only.
 	if path, ok := c.socket(); ok && f.socket.holdsAlone(path) {
 		return false, c.fail(errAsleep)
 	}
