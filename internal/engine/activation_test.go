@@ -2,6 +2,7 @@ package engine
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -155,11 +156,13 @@ func TestConnectLetsSleep(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = c.Close() }()
-	if err := c.reachable(t.Context()); !errors.Is(err, errAsleep) || err.Error() != "docker engine at unix://"+h.path+": "+errAsleep.Error() {
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := c.reachable(ctx); !errors.Is(err, errAsleep) || err.Error() != "docker engine at unix://"+h.path+": "+errAsleep.Error() {
 		t.Errorf("got %v", err)
 	}
 	// A client that has talked to the engine before it stopped.
-	if inv, err := c.Inventory(t.Context(), ""); err == nil {
+	if inv, err := c.Inventory(ctx, ""); err == nil {
 		t.Errorf("got %+v", inv)
 	}
 	if got := h.say(t, "accept"); got != "false" {
@@ -175,7 +178,7 @@ func TestFollowLetsSleep(t *testing.T) {
 	f := newFollower("unix://"+h.path, log.logger(), nil, nil)
 	f.socket, f.wait, f.asleep, f.firstWord = h.activator, time.Millisecond, time.Millisecond, time.Second
 	follow(t, f)
-	eventually(t, "it tried", func() bool { return log.count(errAsleep.Error()) > 10 })
+	eventually(t, "it tried", func() bool { return log.count(errAsleep.Error()) > 3 })
 	if got := h.say(t, "accept"); got != "false" {
 		t.Error("it connected while nobody but the activator listened")
 	}

@@ -146,12 +146,13 @@ func TestFollowCallsOneAtATime(t *testing.T) {
 		}
 		n.Add(1)
 	}
-	hang := make(chan struct{})
+	left, hang := make(chan struct{}), make(chan struct{})
 	f := newFollower(host, slog.New(slog.DiscardHandler), func(ctx context.Context) {
 		enter(&answered)
 		defer inside.Add(-1)
 		if answered.Load() == 1 {
 			<-ctx.Done()
+			close(left)
 			<-hang
 		}
 	}, func(context.Context) {
@@ -164,11 +165,15 @@ func TestFollowCallsOneAtATime(t *testing.T) {
 	e.send <- ourDestroy
 	asked := e.asked.Load()
 	e.sever <- ""
+	<-left
+	// What must not come cannot be waited for.
+	for end := time.Now().Add(200 * time.Millisecond); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		if e.asked.Load() != asked {
+			t.Fatal("the engine was asked while a function ran")
+		}
+	}
 	close(hang)
 	eventually(t, "it answers again", func() bool { return answered.Load() == 2 })
-	if e.asked.Load() == asked {
-		t.Error("the engine was not asked again")
-	}
 	e.send <- ourDestroy
 	eventually(t, "the end was reported", func() bool { return ended.Load() > 0 })
 }
