@@ -1,8 +1,9 @@
-// Package engine asks the Docker engine for the names of its networks and
+// Package engine asks the Docker engine what it believes of its networks and
 // containers. It only reads, and it is the only importer of Docker's client.
 //
 // It fills [inspect.Names], the inspector's own plain type, so that package
-// inspect works without Docker and knows nothing of its client.
+// inspect works without Docker and knows nothing of its client. For the driver
+// it makes an [Inventory], and follows the engine's restarts ([Follow]).
 package engine
 
 import (
@@ -31,29 +32,58 @@ const timeout = 2 * time.Second
 type Client struct {
 	api  *client.Client
 	host string
+	// dial connects to the engine's Unix socket.
+	dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// version is the engine's own version of the API, which may be later than
+	// the one that the client speaks.
+	version string
 }
 
 // Connect connects to the engine at host ("unix:///var/run/docker.sock"); an
 // empty host takes what DOCKER_HOST says, or the default socket. The version of
 // the API is agreed upon with the engine. An error says in one line why there
-// will be no names.
+// will be no names. An engine that is stopped, and that systemd would start for
+// its socket's sake, is not started.
 func Connect(ctx context.Context, host string) (*Client, error) {
+	c, err := newClient(host, systemd)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	if err := c.reachable(ctx); err != nil {
+		_ = c.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// newClient makes a client that has not asked anything yet. It connects to a Unix
+// socket unless nobody but a holds it.
+func newClient(host string, a activator) (*Client, error) {
+	c := &Client{dial: a.dialer()}
 	options := []client.Opt{client.FromEnv, client.WithAPIVersionNegotiation()}
 	if host != "" {
 		options = append(options, client.WithHost(host))
 	}
-	api, err := client.NewClientWithOpts(options...)
+	api, err := client.NewClientWithOpts(append(options, c.onSocket)...)
 	if err != nil {
 		return nil, fmt.Errorf("docker engine at %s: %w", hostName(host), err)
 	}
-	c := &Client{api: api, host: api.DaemonHost()}
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
-	if err := c.reachable(ctx); err != nil {
-		_ = api.Close()
-		return nil, err
-	}
+	c.api = api
 	return c, nil
+}
+
+// onSocket is the client's option that has it dial by c.dial.
+func (c *Client) onSocket(api *client.Client) error {
+	c.host = api.DaemonHost()
+	path, ok := c.socket()
+	if !ok {
+		return nil
+	}
+	return client.WithDialContext(func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return c.dial(ctx, "unix", path)
+	})(api)
 }
 
 func hostName(host string) string {
@@ -69,27 +99,34 @@ func hostName(host string) string {
 // reachable asks the engine for a sign of life. The socket is tried first by
 // hand: Docker's client does not tell a missing socket from a forbidden one.
 func (c *Client) reachable(ctx context.Context) error {
-	if path, ok := strings.CutPrefix(c.host, "unix://"); ok {
-		var d net.Dialer
-		conn, err := d.DialContext(ctx, "unix", path)
+	if path, ok := c.socket(); ok {
+		conn, err := c.dial(ctx, "unix", path)
 		if err != nil {
 			return c.fail(err)
 		}
 		_ = conn.Close()
 	}
-	_, err := c.api.Ping(ctx)
+	ping, err := c.api.Ping(ctx)
+	c.version = ping.APIVersion
 	return c.fail(err)
 }
 
-// fail says in one line what an error means; nil for nil.
-func (c *Client) fail(err error) error {
+// socket returns the path of the engine's socket, if it is a Unix socket.
+func (c *Client) socket() (path string, ok bool) { return strings.CutPrefix(c.host, "unix://") }
+
+// fail says in one line what an error means; nil for nil. The request had
+// [timeout].
+func (c *Client) fail(err error) error { return c.failed(err, "within "+timeout.String()) }
+
+// failed is fail for a request that had another time, named in words.
+func (c *Client) failed(err error, bound string) error {
 	if err == nil {
 		return nil
 	}
 	var op *net.OpError
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):
-		return fmt.Errorf("docker engine at %s did not answer within %s: %w", c.host, timeout, context.DeadlineExceeded)
+		return fmt.Errorf("docker engine at %s did not answer %s: %w", c.host, bound, context.DeadlineExceeded)
 	case errors.As(err, &op) && op.Op == "dial":
 		// What was dialled is the host that stands before it.
 		err = op.Err
@@ -131,18 +168,8 @@ func (c *Client) Names(ctx context.Context) (inspect.Names, error) {
 
 func networkName(n network.Summary) inspect.Network {
 	out := inspect.Network{ID: n.ID, Name: n.Name, Driver: n.Driver, Bridge: bridgeOf(n)}
-	for _, c := range n.IPAM.Config {
-		p, err := netip.ParsePrefix(c.Subnet)
-		if err != nil {
-			continue
-		}
-		s := inspect.Subnet{Prefix: p.Masked()}
-		// Some drivers write the gateway with the length of its prefix.
-		gateway, _, _ := strings.Cut(c.Gateway, "/")
-		if a, err := netip.ParseAddr(gateway); err == nil {
-			s.Gateway = a
-		}
-		out.Subnets = append(out.Subnets, s)
+	for _, p := range pools(n) {
+		out.Subnets = append(out.Subnets, inspect.Subnet{Prefix: p.Subnet, Gateway: p.Gateway})
 	}
 	return out
 }
@@ -165,7 +192,7 @@ func bridgeOf(n network.Summary) string {
 	return ""
 }
 
-// isOurs says whether a driver is nftnet, whatever repository and tag the
+// isOurs reports whether a driver is nftnet, whatever repository and tag the
 // plugin was installed from.
 func isOurs(driver string) bool {
 	base := driver[strings.LastIndexByte(driver, '/')+1:]
