@@ -98,6 +98,8 @@ func bridge(n desired.Network) (netlink.Link, error) {
 		return nil, fmt.Errorf("an interface of this name exists and is a %s, not a bridge", l.Type())
 	}
 	if n.MTU != 0 && l.Attrs().MTU != n.MTU {
+		// Of a bridge that was made with it, the kernel would take it for its own
+		// choice and follow the least MTU of the ports (br_mtu_auto_adjust).
 		return l, netlink.LinkSetMTU(l, n.MTU)
 	}
 	return l, nil
@@ -117,7 +119,6 @@ func missingBridge(n desired.Network) (netlink.Link, error) {
 	}
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = n.Bridge
-	attrs.MTU = n.MTU
 	attrs.HardwareAddr = BridgeMAC(n.ID)
 	if err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}); err != nil && !errors.Is(err, unix.EEXIST) {
 		return nil, err

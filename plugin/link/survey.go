@@ -40,8 +40,9 @@ type seenLink struct {
 	// peerNamespace is the id, within this namespace, of the one that holds the
 	// other end of a veth pair; -1 where that is this one too, or none.
 	peerNamespace int
-	// hairpin and isolated are flags of a bridge's port.
-	hairpin, isolated bool
+	// hairpin and isolated are flags of a bridge's port, and forwarding says that
+	// it takes part.
+	hairpin, isolated, forwarding bool
 	// ipv4 and ipv6 are the kernel's tables of the link's parameters, nil where
 	// the link does not have the family.
 	ipv4, ipv6 []byte
@@ -91,6 +92,20 @@ func describe(l seenLink) string {
 // network, whatever its name is now.
 func (l seenLink) isBridgeOf(n desired.Network) bool {
 	return l.kind == KindBridge && !n.Adopted && bytes.Equal(l.mac, BridgeMAC(n.ID))
+}
+
+// parameter returns the value of a parameter of the link; ok is false where the
+// kernel has none.
+func (l seenLink) parameter(c confIndex) (value int, ok bool) {
+	table := l.ipv4
+	if c.ipv6 {
+		table = l.ipv6
+	}
+	at := 4 * c.index
+	if at+4 > len(table) {
+		return 0, false
+	}
+	return int(int32(binary.NativeEndian.Uint32(table[at:]))), true
 }
 
 // linkFilter bounds a dump of links to those of a kind or with a master; the
@@ -215,6 +230,9 @@ func parseLink(m []byte) (seenLink, error) {
 	})
 }
 
+// portForwarding is BR_STATE_FORWARDING of linux/if_bridge.h.
+const portForwarding = 3
+
 func (l *seenLink) parseInfo(info []byte) error {
 	var port []byte
 	portOf := ""
@@ -234,6 +252,8 @@ func (l *seenLink) parseInfo(info []byte) error {
 	}
 	return eachAttr(port, func(kind uint16, v []byte) error {
 		switch kind {
+		case nl.IFLA_BRPORT_STATE:
+			l.forwarding = len(v) > 0 && v[0] == portForwarding
 		case nl.IFLA_BRPORT_MODE:
 			l.hairpin = isSet(v)
 		case nl.IFLA_BRPORT_ISOLATED:

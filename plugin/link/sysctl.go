@@ -108,6 +108,20 @@ func hostSettings(n desired.Network) []setting {
 	return out
 }
 
+// guarded reports whether a change of the parameter is a fault. The bridge of a
+// network that adopted it stays its user's: accept_ra is theirs.
+func (s setting) guarded(n desired.Network) bool {
+	return !s.notify && (!n.Adopted || s.conf != confAcceptRA)
+}
+
+// name returns the parameter's name as sysctl(8) writes it: with "/" in place of
+// a dot in the name of an interface.
+func (s setting) name() string { return sysctlName(s.path) }
+
+func sysctlName(path string) string {
+	return "net." + strings.NewReplacer("/", ".", ".", "/").Replace(path)
+}
+
 // set writes the parameter where it differs.
 func (s setting) set() error { return setSysctl(s.path, strconv.Itoa(s.want)) }
 
