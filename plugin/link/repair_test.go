@@ -332,5 +332,6 @@ func FuzzParse(f *testing.F) {
 			l.parameter(confRouteLocalnet)
 		}
 		_, _, _ = parseAddr(m)
+		namespaceOf(m)
 	})
 }
