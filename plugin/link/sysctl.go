@@ -3,10 +3,13 @@ package link
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 
 	"nftnet/internal/desired"
 )
@@ -128,11 +131,22 @@ func (s setting) set() error { return setSysctl(s.path, strconv.Itoa(s.want)) }
 // setSysctl writes a parameter of the network namespace, where it differs.
 func setSysctl(name, value string) error {
 	path := filepath.Join(sysctlRoot, name)
-	have, err := os.ReadFile(path)
-	if err == nil && strings.TrimSpace(string(have)) == value {
-		return nil
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if errors.Is(err, unix.EROFS) || errors.Is(err, os.ErrPermission) {
+		// One that is right already needs no leave to write it.
+		if have, e := os.ReadFile(path); e == nil && strings.TrimSpace(string(have)) == value {
+			return nil
+		}
 	}
-	if err := os.WriteFile(path, []byte(value), 0o644); err != nil {
+	if err == nil {
+		defer f.Close()
+		var have [16]byte
+		if n, e := f.ReadAt(have[:], 0); n > 0 && (e == nil || e == io.EOF) && strings.TrimSpace(string(have[:n])) == value {
+			return nil
+		}
+		_, err = f.WriteAt([]byte(value), 0)
+	}
+	if err != nil {
 		return fmt.Errorf("set net/%s to %s: %w", name, value, err)
 	}
 	return nil
