@@ -9,7 +9,7 @@ import (
 	"nftnet/internal/nstest"
 )
 
-// manyNetworks makes bridges of dual-stack networks, with five containers each.
+// manyNetworks makes bridges of dual-stack networks, with two containers each.
 func manyNetworks(b *testing.B, count int) desired.State {
 	b.Helper()
 	nstest.RequireInside(b)
@@ -25,7 +25,7 @@ func manyNetworks(b *testing.B, count int) desired.State {
 		if err := EnsureBridge(n); err != nil {
 			b.Fatal(err)
 		}
-		for j := range 5 {
+		for j := range 2 {
 			e := desired.Endpoint{ID: fmt.Sprintf("%06d%06d", i, j), NetworkID: n.ID, MAC: fmt.Sprintf("02:42:0a:01:%02x:%02x", i, j+2)}
 			e.HostLink = HostName(e.ID)
 			st.Endpoints[e.ID] = e
@@ -93,5 +93,25 @@ func BenchmarkSysctls(b *testing.B) {
 				}
 			})
 		})
+	}
+}
+
+// BenchmarkAnnounce sends what a network of a hundred containers is told when
+// one of them gets an address.
+func BenchmarkAnnounce(b *testing.B) {
+	st := manyNetworks(b, 1)
+	n := st.SortedNetworks()[0]
+	for i := range byte(100) {
+		if err := Attach(n, numbered(n, i+100)); err != nil {
+			b.Fatal(err)
+		}
+		b.Cleanup(func() { _ = Detach(numbered(n, i+100)) })
+	}
+	e := st.SortedEndpoints()[0]
+	e.IPv4, e.IPv6 = nth(n.IPv4.Prefix, 9), nth(n.IPv6.Prefix, 9)
+	for b.Loop() {
+		if err := Announce(n, e); err != nil {
+			b.Fatal(err)
+		}
 	}
 }

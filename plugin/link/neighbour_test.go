@@ -1,6 +1,7 @@
 package link
 
 import (
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -25,6 +26,7 @@ func TestReusedAddress(t *testing.T) {
 	// one of the bridge's.
 	lan := nstest.NewNS(t, "lan")
 	run(t, "ip", "link", "add", "uplink", "type", "veth", "peer", "name", "eth0", "netns", lan.Name())
+	defer run(t, "ip", "link", "del", "uplink")
 	run(t, "ip", "link", "set", "uplink", "master", n.Bridge, "up")
 	lan.Exec(t, "ip", "addr", "add", "10.1.0.99/24", "dev", "eth0")
 	lan.Exec(t, "ip", "addr", "add", "fd00:1::63/64", "dev", "eth0", "nodad")
@@ -64,6 +66,14 @@ func TestReusedAddress(t *testing.T) {
 	e.IPv4, e.IPv6 = first.IPv4, first.IPv6
 	knows(first, "after the first one left")
 	second := startContainer(t, n, e)
+	// As the rules against spoofing do: the MAC address comes from its port alone.
+	run(t, "nft", fmt.Sprintf(`table bridge spoof {
+		chain PREROUTING {
+			type filter hook prerouting priority -300
+			ether saddr %s iifname != %q drop
+		}
+	}`, e.MAC, e.HostLink))
+	defer run(t, "nft", "delete", "table", "bridge", "spoof")
 	if err := Announce(n, e); err != nil {
 		t.Fatal(err)
 	}
