@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"sync"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -103,12 +104,10 @@ func announce(n desired.Network, e desired.Endpoint) error {
 	if err != nil {
 		return err
 	}
-	// Only what is to be sent: protocol 0 receives nothing.
-	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+	fd, err := packets.get()
 	if err != nil {
-		return fmt.Errorf("open a packet socket: %w", err)
+		return err
 	}
-	defer unix.Close(fd)
 	var errs []error
 	for _, a := range e.Addrs() {
 		if err := changeNeighbour(br.index, a, unix.RTM_NEWNEIGH, mac); err != nil {
@@ -122,6 +121,32 @@ func announce(n desired.Network, e desired.Endpoint) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// packets sends the frames of all announcements. It stays open: to close a
+// packet socket waits for all processors (synchronize_net), for milliseconds.
+var packets packetSocket
+
+type packetSocket struct {
+	mu   sync.Mutex
+	open bool
+	fd   int
+}
+
+// get returns the descriptor of the socket, which it opens at first.
+func (p *packetSocket) get() (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.open {
+		return p.fd, nil
+	}
+	// For sending alone: protocol 0 receives nothing.
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0, fmt.Errorf("open a packet socket (needs CAP_NET_RAW): %w", err)
+	}
+	p.fd, p.open = fd, true
+	return fd, nil
 }
 
 // send puts a frame on a port of a bridge, without waiting. A port that is down
