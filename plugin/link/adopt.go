@@ -52,12 +52,12 @@ func leaveBridge(n desired.Network) error {
 	}
 	var errs []error
 	for _, s := range n.Subnets() {
-		a, ok := bridgeAddr(n, s)
-		if !ok || s.Kept {
+		p := gatewayAddr(n, s)
+		if !p.IsValid() || s.Kept {
 			continue
 		}
-		if err := netlink.AddrDel(l, a); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
-			errs = append(errs, fmt.Errorf("bridge %s: delete address %s: %w", n.Bridge, a.IPNet, err))
+		if err := netlink.AddrDel(l, &netlink.Addr{IPNet: ipNet(p)}); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
+			errs = append(errs, fmt.Errorf("bridge %s: delete address %s: %w", n.Bridge, p, err))
 		}
 	}
 	if n.IPv4.IsValid() {

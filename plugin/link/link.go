@@ -3,17 +3,18 @@
 package link
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
-	"strings"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"nftnet/internal/desired"
+	"nftnet/internal/layout"
 )
 
 // MaxName is the longest name of an interface, in bytes (IFNAMSIZ less the
@@ -22,10 +23,13 @@ const MaxName = 15
 
 // How veth ends are named, before the first digits of the endpoint's id.
 const (
-	hostPrefix      = "nfv"
-	containerPrefix = "nfc"
+	hostPrefix      = layout.HostLinkPrefix
+	containerPrefix = layout.ContainerLinkPrefix
 	idDigits        = MaxName - len(hostPrefix)
 )
+
+// kindVeth is the kind of an endpoint's links.
+const kindVeth = "veth"
 
 // HostName is the name of the host's end of an endpoint's veth pair.
 func HostName(endpointID string) string {
@@ -59,7 +63,9 @@ func isMissing(err error) bool {
 }
 
 // EnsureBridge makes the bridge of a network, or brings an existing one to the
-// state that the network asks for.
+// state that the network asks for. A bridge of the driver's own has the MAC
+// address that [BridgeMAC] returns; one that has another gets it, and its
+// containers learn of it at once.
 func EnsureBridge(n desired.Network) error {
 	br, err := bridge(n)
 	if err != nil {
@@ -67,8 +73,9 @@ func EnsureBridge(n desired.Network) error {
 	}
 	for _, step := range []func() error{
 		func() error { return bridgeParameters(n) },
+		func() error { return ownMAC(br, n) },
 		func() error { return addresses(br, n) },
-		func() error { return netlink.LinkSetUp(br) },
+		func() error { return setUp(br) },
 		func() error { return forwarding(n) },
 	} {
 		if err := step(); err != nil {
@@ -78,15 +85,13 @@ func EnsureBridge(n desired.Network) error {
 	return nil
 }
 
+// bridge returns the bridge of a network: the one that has its name, or its
+// MAC address under another name, or a new one.
 func bridge(n desired.Network) (netlink.Link, error) {
-	attrs := netlink.NewLinkAttrs()
-	attrs.Name = n.Bridge
-	attrs.MTU = n.MTU
-	err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: attrs})
-	if err != nil && !errors.Is(err, unix.EEXIST) {
-		return nil, err
-	}
 	l, err := netlink.LinkByName(n.Bridge)
+	if isMissing(err) {
+		l, err = missingBridge(n)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -94,88 +99,116 @@ func bridge(n desired.Network) (netlink.Link, error) {
 		return nil, fmt.Errorf("an interface of this name exists and is a %s, not a bridge", l.Type())
 	}
 	if n.MTU != 0 && l.Attrs().MTU != n.MTU {
+		// Of a bridge that was made with it, the kernel would take it for its own
+		// choice and follow the least MTU of the ports (br_mtu_auto_adjust).
 		return l, netlink.LinkSetMTU(l, n.MTU)
 	}
 	return l, nil
 }
 
-// bridgeParameters lets replies to 127.0.0.1 come back over the bridge, which
-// the rule in RAW-PREROUTING keeps anybody else from using, and keeps the
-// bridge from taking routes from containers.
-func bridgeParameters(n desired.Network) error {
-	if n.IPv4.IsValid() {
-		if err := setSysctl("ipv4/conf/"+n.Bridge+"/route_localnet", "1"); err != nil {
-			return err
+// missingBridge renames the bridge of a network back, or makes a new one.
+func missingBridge(n desired.Network) (netlink.Link, error) {
+	bridges, err := dumpLinks(linkFilter{kind: KindBridge})
+	if err != nil {
+		return nil, err
+	}
+	if i := slices.IndexFunc(bridges, func(l seenLink) bool { return l.isBridgeOf(n) }); i >= 0 {
+		if err := rename(bridges[i].index, n.Bridge); err != nil {
+			return nil, err
 		}
+		return netlink.LinkByName(n.Bridge)
 	}
-	if !n.IPv6.IsValid() {
-		return nil
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = n.Bridge
+	attrs.HardwareAddr = BridgeMAC(n.ID)
+	if err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}); err != nil && !errors.Is(err, unix.EEXIST) {
+		return nil, err
 	}
-	disabled := "0"
-	if n.IPv6.Mode == desired.ModeIsolated {
-		// The kernel would give the bridge a link-local address.
-		disabled = "1"
-	}
-	if err := setSysctl("ipv6/conf/"+n.Bridge+"/disable_ipv6", disabled); err != nil {
-		return err
-	}
-	return setSysctl("ipv6/conf/"+n.Bridge+"/accept_ra", "0")
+	return netlink.LinkByName(n.Bridge)
 }
 
-// forwarding switches on what a network's containers need to reach anything
-// but their host.
-func forwarding(n desired.Network) error {
-	if n.Internal {
+// ownMAC gives a bridge that is not its user's the MAC address of its network.
+// The kernel then announces the addresses of the bridge, so that no container
+// keeps the old one: see arp_notify and ndisc_notify in bridgeSettings.
+func ownMAC(br netlink.Link, n desired.Network) error {
+	mac := BridgeMAC(n.ID)
+	if n.Adopted || bytes.Equal(br.Attrs().HardwareAddr, mac) {
 		return nil
 	}
-	if n.IPv4.IsValid() {
-		if err := setSysctl("ipv4/ip_forward", "1"); err != nil {
-			return err
-		}
-	}
-	if n.IPv6.IsValid() {
-		return setSysctl("ipv6/conf/all/forwarding", "1")
+	if err := netlink.LinkSetHardwareAddr(br, mac); err != nil {
+		return fmt.Errorf("set MAC address %s: %w", mac, err)
 	}
 	return nil
 }
 
-// setSysctl writes a parameter of the network namespace, where it differs.
-func setSysctl(name, value string) error {
-	path := "/proc/sys/net/" + name
-	have, err := os.ReadFile(path)
-	if err == nil && strings.TrimSpace(string(have)) == value {
+func setUp(l netlink.Link) error {
+	if l.Attrs().Flags&net.FlagUp != 0 {
 		return nil
 	}
-	if err := os.WriteFile(path, []byte(value), 0o644); err != nil {
-		return fmt.Errorf("set net/%s to %s: %w", name, value, err)
+	return netlink.LinkSetUp(l)
+}
+
+func bridgeParameters(n desired.Network) error { return setAll(bridgeSettings(n)) }
+
+// forwarding switches on what a network's containers need to reach anything
+// but their host.
+func forwarding(n desired.Network) error { return setAll(hostSettings(n)) }
+
+func setAll(settings []setting) error {
+	for _, s := range settings {
+		if err := s.set(); err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
 func addresses(br netlink.Link, n desired.Network) error {
-	for _, s := range n.Subnets() {
-		a, ok := bridgeAddr(n, s)
-		if !ok {
-			continue
-		}
-		if err := netlink.AddrAdd(br, a); err != nil && !errors.Is(err, unix.EEXIST) {
-			return fmt.Errorf("add address %s: %w", a.IPNet, err)
+	for _, p := range bridgeAddrs(n) {
+		if err := addAddr(br, p); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// bridgeAddr is the bridge's own address in a subnet, where it has one.
-func bridgeAddr(n desired.Network, s desired.Subnet) (*netlink.Addr, bool) {
-	if !s.Gateway.IsValid() || s.Gateway.Is4() && n.InhibitIPv4 {
-		return nil, false
-	}
-	a := &netlink.Addr{IPNet: ipNet(netip.PrefixFrom(s.Gateway, s.Prefix.Bits()))}
-	if s.Gateway.Is6() {
+// addAddr gives an interface an address; one that it has already is no error.
+func addAddr(l netlink.Link, p netip.Prefix) error {
+	a := &netlink.Addr{IPNet: ipNet(p)}
+	if p.Addr().Is6() {
 		// A container must be able to use its gateway at once.
 		a.Flags = unix.IFA_F_NODAD
 	}
-	return a, true
+	if err := netlink.AddrAdd(l, a); err != nil && !errors.Is(err, unix.EEXIST) {
+		return fmt.Errorf("add address %s: %w", p, err)
+	}
+	return nil
+}
+
+// bridgeAddrs lists the addresses of a network's bridge. Of IPv6, a bridge of
+// the driver's own has a link-local one before it has a carrier: the kernel asks
+// for neighbours from that address alone (ndisc_send_ns), and would make and
+// probe it only once the first container is there.
+func bridgeAddrs(n desired.Network) []netip.Prefix {
+	var out []netip.Prefix
+	for _, s := range n.Subnets() {
+		if p := gatewayAddr(n, s); p.IsValid() {
+			out = append(out, p)
+		}
+	}
+	if n.IPv6.IsValid() && n.IPv6.Mode != desired.ModeIsolated && !n.Adopted {
+		out = append(out, netip.PrefixFrom(linkLocal(BridgeMAC(n.ID)), 64))
+	}
+	return out
+}
+
+// gatewayAddr is the bridge's own address in a subnet, the zero Prefix where it
+// has none.
+func gatewayAddr(n desired.Network, s desired.Subnet) netip.Prefix {
+	if !s.Gateway.IsValid() || s.Gateway.Is4() && n.InhibitIPv4 {
+		return netip.Prefix{}
+	}
+	return netip.PrefixFrom(s.Gateway, s.Prefix.Bits())
 }
 
 func ipNet(p netip.Prefix) *net.IPNet {
@@ -239,6 +272,7 @@ func attach(n desired.Network, e desired.Endpoint) error {
 	attrs.Name = HostName(e.ID)
 	attrs.MTU = n.MTU
 	attrs.MasterIndex = br.Attrs().Index
+	attrs.HardwareAddr = vethMAC(e.ID)
 	pair := &netlink.Veth{LinkAttrs: attrs, PeerName: ContainerName(e.ID), PeerHardwareAddr: mac}
 	if n.MTU != 0 {
 		pair.PeerMTU = uint32(n.MTU)
@@ -250,18 +284,29 @@ func attach(n desired.Network, e desired.Endpoint) error {
 	if err != nil {
 		return err
 	}
-	// A container that asks for its own published port must get its packet back
-	// through the port by which it came.
-	if err := netlink.LinkSetHairpin(host, true); err != nil {
-		return fmt.Errorf("set hairpin mode of %s: %w", attrs.Name, err)
-	}
-	if !n.ICC {
-		if err := netlink.LinkSetIsolated(host, true); err != nil {
-			return fmt.Errorf("isolate port %s: %w", attrs.Name, err)
-		}
+	if err := portFlags(host, seenLink{name: attrs.Name}, n); err != nil {
+		return err
 	}
 	return netlink.LinkSetUp(host)
 }
 
+// portFlags sets those flags of a bridge's port that a network needs and the
+// port lacks.
+func portFlags(l netlink.Link, port seenLink, n desired.Network) error {
+	// A container that asks for its own published port must get its packet back
+	// through the port by which it came.
+	if !port.hairpin {
+		if err := netlink.LinkSetHairpin(l, true); err != nil {
+			return fmt.Errorf("set hairpin mode of %s: %w", port.name, err)
+		}
+	}
+	if port.isolated == n.ICC {
+		if err := netlink.LinkSetIsolated(l, !n.ICC); err != nil {
+			return fmt.Errorf("set isolation of port %s: %w", port.name, err)
+		}
+	}
+	return nil
+}
+
 // Detach removes the veth pair of an endpoint; a missing one is no error.
-func Detach(e desired.Endpoint) error { return deleteLink(HostName(e.ID), "veth") }
+func Detach(e desired.Endpoint) error { return deleteLink(HostName(e.ID), kindVeth) }
