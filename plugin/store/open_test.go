@@ -133,6 +133,7 @@ func TestDamagedFile(t *testing.T) {
 		"metas garbled":    {overwritten(0, 2*page), "neither of its headers is valid", false},
 		"checksums broken": {flipped(flipped(whole, headerLen+sumAt), page+headerLen+sumAt), "neither of its headers is valid", true},
 		"nothing written":  {emptyBolt(t), "nothing was ever written", false},
+		"other page size":  {seal(flipped(whole, page+headerLen+8)), "its headers contradict each other", false},
 		"page in a circle": {edited(t, whole, isBranch, circle), "is used twice", false},
 		"used page free": {edited(t, whole, isFreelist, func(p []byte) {
 			order.PutUint64(p[headerLen:], newest(t, whole).root)
@@ -160,7 +161,7 @@ func TestDamagedFile(t *testing.T) {
 }
 
 // newest is the header that counts in a file.
-func newest(t *testing.T, text []byte) meta {
+func newest(t testing.TB, text []byte) meta {
 	t.Helper()
 	metas, err := readMetas(bytes.NewReader(text), int64(len(text)))
 	if err != nil || len(metas) == 0 {

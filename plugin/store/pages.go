@@ -79,7 +79,9 @@ type meta struct {
 	end      uint64 // the first page that was never used
 	txid     uint64
 	valid    bool
-	later    bool
+	// later is one of a later bbolt; odd is one that bbolt takes for good and that
+	// does not fit its place.
+	later, odd bool
 }
 
 // readPages reads all that can be read of a file of size bytes. It returns an
@@ -93,7 +95,8 @@ func readPages(f io.ReaderAt, size int64) (contents, error) {
 	if slices.ContainsFunc(metas, func(m meta) bool { return m.later }) && len(valid) == 0 {
 		return contents{}, errLaterFormat
 	}
-	if len(valid) > 0 {
+	odd := slices.ContainsFunc(metas, func(m meta) bool { return m.odd || m.valid && m.page != valid[0].page })
+	if len(valid) > 0 && !odd {
 		c, err := readTree(f, size, valid[0])
 		if len(valid) < 2 {
 			c.stale = "one of its two headers is damaged: the last change may be missing"
@@ -105,10 +108,13 @@ func readPages(f io.ReaderAt, size int64) (contents, error) {
 	// What the newest header leads to is lost: an older one may lead to something
 	// that is worth a look.
 	best := contents{}
-	if len(valid) == 0 {
+	switch {
+	case odd:
+		best.fault("its headers contradict each other")
+	case len(valid) == 0:
 		best.fault("neither of its headers is valid")
 	}
-	for _, m := range metas {
+	for _, m := range slices.DeleteFunc(metas, func(m meta) bool { return m.odd || m.later }) {
 		c, err := readTree(f, size, m)
 		if err != nil {
 			return contents{}, err
@@ -131,7 +137,7 @@ func readMetas(f io.ReaderAt, size int64) ([]meta, error) {
 		if err != nil {
 			return nil, err
 		}
-		if ok && (at == 0 || m.page == at) {
+		if ok {
 			out = append(out, m)
 		}
 	}
@@ -162,10 +168,12 @@ func readMeta(f io.ReaderAt, at int64) (meta, bool, error) {
 		txid:     order.Uint64(b[48:]),
 	}
 	whole := order.Uint32(b) == boltMagic && order.Uint64(b[sumAt:]) == sum.Sum64()
-	usual := m.page >= minPage && m.page <= maxPage && m.page&(m.page-1) == 0
-	m.later = whole && order.Uint32(b[4:]) > boltVersion
-	m.valid = whole && usual && order.Uint32(b[4:]) == boltVersion
-	return m, usual, nil
+	fits := m.page >= minPage && m.page <= maxPage && m.page&(m.page-1) == 0 && (at == 0 || m.page == at)
+	format := order.Uint32(b[4:])
+	m.later = whole && format > boltVersion
+	m.valid = whole && format == boltVersion && fits
+	m.odd = whole && format == boltVersion && !fits
+	return m, fits || m.odd || m.later, nil
 }
 
 // tree reads the pages that one header leads to.

@@ -43,11 +43,15 @@ func (e *RefusedError) Error() string {
 
 func (e *RefusedError) Unwrap() error { return e.Err }
 
-// refused describes why the file at path was not written.
+// refused describes why the file at path was not written: as a RefusedError
+// where the system gives the reason.
 func refused(path string, err error) error {
 	var already *RefusedError
 	if err == nil || errors.As(err, &already) {
 		return err
+	}
+	if reason := syscall.Errno(0); !errors.As(err, &reason) {
+		return fmt.Errorf("state file %s: %w", path, err)
 	}
 	// The path is told already, and that of a file not complete yet says nothing.
 	var at *fs.PathError

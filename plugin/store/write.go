@@ -190,16 +190,16 @@ func (s *Store) write(u *unit) error {
 	return u.err
 }
 
-// writeUnits writes units in one transaction. Where that fails, not for a fault
-// of the disk, it tries the halves, in order: what fits is written, and one that
-// is refused does not take others along. It returns why a debt was not written: nothing newer may
-// be written before it.
+// writeUnits writes units in one transaction. Where that fails, but not because
+// the disk does, it tries the halves, in order: what fits is written, and one
+// that is refused does not take others along. It returns why a debt was not
+// written: nothing newer may be written before it.
 func (s *Store) writeUnits(units []*unit) error {
 	if len(units) == 0 {
 		return nil
 	}
 	err := s.commit(units)
-	if err == nil || len(units) == 1 || s.doubt != nil && !isFull(err) {
+	if err == nil || len(units) == 1 || s.doubt != nil && (!isFull(err) || s.usable() != nil) {
 		s.queue.settle(units, err)
 		if err != nil && slices.ContainsFunc(units, func(u *unit) bool { return u.owed }) {
 			return err
@@ -217,9 +217,6 @@ func (s *Store) writeUnits(units []*unit) error {
 // commit writes units in one transaction, or nothing.
 func (s *Store) commit(units []*unit) error {
 	if err := s.usable(); err != nil {
-		if errors.Is(err, errClosed) {
-			return s.wrap(err)
-		}
 		return refused(s.path, err)
 	}
 	for more := growPages * s.page; ; more *= 2 {
