@@ -218,13 +218,44 @@ func TestOpenOnFullDisk(t *testing.T) {
 		}
 		refill(t, dir)
 		before := listing(t, dir)
-		if _, err := Open(damaged); !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), "neither of its headers is valid") {
+		if _, err := Open(damaged); !errors.Is(err, syscall.ENOSPC) || !strings.HasPrefix(err.Error(), "state file "+damaged+" is damaged (neither of its headers is valid), and a new one cannot be made: ") {
 			t.Errorf("error %v", err)
 		}
 		if after := listing(t, dir); len(after) != len(before) || after["damaged.db"] != "garbage" {
 			t.Errorf("the folder had %d files, and has %d", len(before), len(after))
 		}
 	})
+}
+
+// TestNewOnNearlyFullDisk begins: there is room for a new file, though not for
+// what it should keep free.
+func TestNewOnNearlyFullDisk(t *testing.T) {
+	for name, text := range map[string][]byte{"missing": nil, "damaged": []byte("garbage")} {
+		t.Run(name, func(t *testing.T) {
+			dir := mountTmpfs(t, 160<<10)
+			path := filepath.Join(dir, "state.db")
+			if text != nil {
+				if err := os.WriteFile(path, text, 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			fill(t, dir)
+			if err := os.Truncate(filepath.Join(dir, "fill"), 100<<10); err != nil {
+				t.Fatal(err)
+			}
+			s := opened(t, path)
+			if err := s.Save(desired.New(), state()); !errors.Is(err, syscall.ENOSPC) {
+				t.Errorf("error %v", err)
+			}
+			holds(t, s, desired.New())
+			if err := os.Remove(filepath.Join(dir, "fill")); err != nil {
+				t.Fatal(err)
+			}
+			save(t, s, desired.New(), state())
+			holds(t, s, state())
+			closed(t, s)
+		})
+	}
 }
 
 // refill fills what was given back of a full disk.

@@ -236,7 +236,8 @@ func (s *Store) prepare() error {
 	if err := s.openDB(nil); err != nil {
 		return refused(s.path, err)
 	}
-	u := &unit{changes: []change{{place{bucketMeta, keyVersion}, []byte(version)}}}
+	// That the reserve does not fit is no reason not to start.
+	u := &unit{owed: true, changes: []change{{place{bucketMeta, keyVersion}, []byte(version)}}}
 	for _, k := range kinds {
 		u.buckets = append(u.buckets, k.bucket)
 	}
@@ -311,7 +312,7 @@ func (s *Store) startAnew(c contents) error {
 		return err
 	})
 	if err != nil {
-		err = fmt.Errorf("it is damaged (%s), and a new one cannot be made: %w", c.why(), err)
+		err = fmt.Errorf("state file %s is damaged (%s), and a new one cannot be made: %w", s.path, c.why(), err)
 	} else {
 		prune(s.path, s.origin.Aside)
 	}

@@ -60,7 +60,7 @@ var errClosed = errors.New("it is closed")
 // Origin tells how the file was found when it was opened.
 func (s *Store) Origin() Origin { return s.origin }
 
-// wrap names the file in an error.
+// wrap names the file in an error, where a RefusedError does not.
 func (s *Store) wrap(err error) error {
 	var already *RefusedError
 	if err == nil || errors.As(err, &already) {

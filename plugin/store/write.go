@@ -219,7 +219,7 @@ func (s *Store) commit(units []*unit) error {
 	if err := s.usable(); err != nil {
 		return refused(s.path, err)
 	}
-	for more := growPages * s.page; ; more *= 2 {
+	for more := s.page; ; more *= 2 {
 		err := s.attempt(units)
 		if !errors.Is(err, bolterrors.ErrMaxSizeReached) {
 			return refused(s.path, err)
