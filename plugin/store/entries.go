@@ -148,17 +148,17 @@ type checksum struct {
 }
 
 func newChecksum(tx int, sum uint64) []byte {
-	// Neither field can fail to be encoded.
-	text, _ := json.Marshal(checksum{tx, strconv.FormatUint(sum, 16)})
-	return text
+	return fmt.Appendf(nil, `{"tx":%d,"sum":"%x"}`, tx, sum)
 }
 
 // weight is the number that stands for an entry in the sum.
 func weight(bucket, key string, value []byte) uint64 {
-	h := sha256.New()
-	_, _ = fmt.Fprintf(h, "%s\x00%d\x00%s", bucket, len(key), key)
-	_, _ = h.Write(value)
-	return order.Uint64(h.Sum(nil))
+	b := make([]byte, 0, len(bucket)+len(key)+len(value)+8)
+	b = append(b, bucket...)
+	b = order.AppendUint64(b, uint64(len(key)))
+	b = append(b, key...)
+	sum := sha256.Sum256(append(b, value...))
+	return order.Uint64(sum[:])
 }
 
 // sumOf is the sum over entries.

@@ -280,7 +280,7 @@ func (s *Store) openDB(entries []entry) error {
 // later.
 func (s *Store) measure() error {
 	err := s.db.View(func(tx *bbolt.Tx) error {
-		s.used = tx.Size()
+		s.used, s.txid = tx.Size(), tx.ID()
 		return nil
 	})
 	if err != nil {
@@ -295,8 +295,8 @@ func (s *Store) measure() error {
 	if end := info.Size() / s.page * s.page; end > s.used && s.allocate(s.used, end) == nil {
 		s.blocks = end
 	}
-	if s.blocks < s.used+s.page+s.reserve() {
-		_ = s.extend(s.reserve())
+	if reserve := s.reserve(s.free()); s.blocks < s.used+s.page+reserve {
+		_ = s.extend(reserve)
 	}
 	return nil
 }

@@ -26,13 +26,18 @@ const (
 	growShare = 4
 )
 
-// reserve is how many bytes at the end of the file are kept for removals. Their
-// pages follow one another, as those of an entry of several pages must.
-func (s *Store) reserve() int64 {
-	stats := s.db.Stats()
+// reserve is how many bytes at the end of the file are kept for removals, where
+// free bytes are free elsewhere. Its pages follow one another, as those of an
+// entry of several pages must.
+func (s *Store) reserve(free int64) int64 {
 	// The list of free pages has eight bytes for each.
-	list := int64(stats.FreePageN+stats.PendingPageN) * 8
-	return s.pages(leafEntries*s.largest) + s.pages(list) + reservePages*s.page
+	return s.pages(leafEntries*s.largest) + s.pages(free/s.page*8) + reservePages*s.page
+}
+
+// free is how many bytes of the file are in pages that were used once.
+func (s *Store) free() int64 {
+	stats := s.db.Stats()
+	return int64(stats.FreePageN+stats.PendingPageN) * s.page
 }
 
 // pages is n bytes, rounded up to pages.
@@ -41,13 +46,12 @@ func (s *Store) pages(n int64) int64 { return (n + s.page - 1) / s.page * s.page
 // makeRoom sees to it that a change that adds growth bytes leaves the reserve
 // alone, or refuses it before anything is written.
 func (s *Store) makeRoom(growth int64) error {
-	stats := s.db.Stats()
-	reserve, end := s.reserve(), max(0, s.blocks-s.used-s.page)
-	free := int64(stats.FreePageN+stats.PendingPageN)*s.page + end
+	free, end := s.free(), max(0, s.blocks-s.used-s.page)
+	reserve := s.reserve(free)
 	// Pages are half full at worst. Some are to be free beside the reserve, so that
 	// a removal takes those, and leaves it for the next.
 	want := reserve + reservePages*s.page + s.pages(2*growth)
-	if short := max(reserve-end, want-free); short > 0 {
+	if short := max(reserve-end, want-free-end); short > 0 {
 		if err := s.extend(short); err != nil {
 			return err
 		}

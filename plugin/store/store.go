@@ -36,6 +36,8 @@ type Store struct {
 	// used is how much of the file the last transaction found in use, or used
 	// once, and blocks how much surely has blocks on the disk, both in bytes.
 	used, blocks int64
+	// txid is the number of the transaction that the file is of.
+	txid int
 	// sum is the sum over the entries of the file, and largest the length of the
 	// longest that it had, in bytes.
 	sum     uint64
@@ -47,8 +49,8 @@ type Store struct {
 
 // doubt is what is known of the file when a transaction fails at the disk.
 type doubt struct {
-	// headers are those of before the transaction, which are to count.
-	headers headers
+	// before is what was at the place of the header that it wrote.
+	before header
 	// reopen says that bbolt cannot go on from what it has in memory.
 	reopen bool
 	// panicked says that bbolt panicked, and may hold its own lock for ever.
@@ -145,7 +147,7 @@ func (s *Store) readWhole() (contents, error) {
 	}
 	var from io.ReaderAt = s.file
 	if s.doubt != nil {
-		from = &underHeaders{s.file, s.doubt.headers, s.page}
+		from = &underHeader{s.file, s.doubt.before}
 	}
 	c, err := readPages(from, info.Size())
 	if err != nil {
@@ -157,19 +159,16 @@ func (s *Store) readWhole() (contents, error) {
 	return c, nil
 }
 
-// underHeaders is a file with other headers.
-type underHeaders struct {
-	file    io.ReaderAt
-	headers headers
-	page    int64
+// underHeader is a file with another header.
+type underHeader struct {
+	file   io.ReaderAt
+	header header
 }
 
-func (u *underHeaders) ReadAt(b []byte, at int64) (int, error) {
+func (u *underHeader) ReadAt(b []byte, at int64) (int, error) {
 	n, err := u.file.ReadAt(b, at)
-	for i, h := range u.headers {
-		if from := at - int64(i)*u.page; from >= 0 && from < int64(len(h)) {
-			copy(b[:n], h[from:])
-		}
+	if from := at - u.header.at; from >= 0 && from < int64(len(u.header.bytes)) {
+		copy(b[:n], u.header.bytes[from:])
 	}
 	return n, err
 }
@@ -219,29 +218,36 @@ func guarded(fn func() error) (err error) {
 	return fn()
 }
 
-// headers are the two headers of the file, as bytes.
-type headers [2][headerLen + metaLen]byte
+// header is one of the two headers of the file, and where it is.
+type header struct {
+	at    int64
+	bytes [headerLen + metaLen]byte
+}
 
-func (s *Store) readHeaders() (headers, error) {
-	var h headers
-	for i := range h {
-		if _, err := s.file.ReadAt(h[i][:], int64(i)*s.page); err != nil {
-			return headers{}, fmt.Errorf("read a header: %w", err)
-		}
+// nextHeader reads the header that the next transaction writes: they take turns
+// (bbolt's Meta.Write), and the other one is of the last.
+func (s *Store) nextHeader() (header, error) {
+	return s.readHeader(int64((s.txid+1)%2) * s.page)
+}
+
+func (s *Store) readHeader(at int64) (header, error) {
+	h := header{at: at}
+	if _, err := s.file.ReadAt(h.bytes[:], at); err != nil {
+		return header{}, fmt.Errorf("read a header: %w", err)
 	}
 	return h, nil
 }
 
 // distrust notes that a transaction failed at the disk or in bbolt.
-func (s *Store) distrust(h headers, err error) {
-	s.doubt = &doubt{headers: h, reopen: isPanic(err), panicked: isPanic(err)}
+func (s *Store) distrust(before header, err error) {
+	s.doubt = &doubt{before: before, reopen: isPanic(err), panicked: isPanic(err)}
 }
 
 // usable makes the database usable again after a transaction that failed.
 //
 // A transaction whose last fsync failed is one for bbolt, which reads the new
 // header from the page cache, and none for its caller; nobody knows what of it
-// is on the disk. The headers of before are therefore written and synced before
+// is on the disk. What was there before is therefore written and synced before
 // anything else: only then may the pages of the failed transaction be used anew.
 func (s *Store) usable() error {
 	if s.file == nil {
@@ -250,7 +256,7 @@ func (s *Store) usable() error {
 	if s.doubt == nil {
 		return nil
 	}
-	if err := s.restoreHeaders(); err != nil {
+	if err := s.restoreHeader(); err != nil {
 		return err
 	}
 	// bbolt has no mapping any more where it could not make a larger one.
@@ -266,19 +272,18 @@ func (s *Store) usable() error {
 
 func nothing(*bbolt.Tx) error { return nil }
 
-func (s *Store) restoreHeaders() error {
-	have, err := s.readHeaders()
+func (s *Store) restoreHeader() error {
+	before := s.doubt.before
+	have, err := s.readHeader(before.at)
 	if err != nil {
 		return err
 	}
-	s.doubt.reopen = s.doubt.reopen || have != s.doubt.headers
-	// Also where they are so in the page cache: an fsync that failed does not try
-	// again what it did not write (fsync(2)), be it a header or the file's inode,
+	s.doubt.reopen = s.doubt.reopen || have != before
+	// Also where it is so in the page cache: an fsync that failed does not try
+	// again what it did not write (fsync(2)), be it the header or the file's inode,
 	// which the write makes dirty again.
-	for i, h := range s.doubt.headers {
-		if _, err := s.file.WriteAt(h[:], int64(i)*s.page); err != nil {
-			return err
-		}
+	if _, err := s.file.WriteAt(before.bytes[:], before.at); err != nil {
+		return err
 	}
 	return s.file.Sync()
 }

@@ -235,7 +235,7 @@ var errSame = errors.New("nothing to change")
 
 // attempt is one transaction.
 func (s *Store) attempt(units []*unit) error {
-	headers, err := s.readHeaders()
+	before, err := s.nextHeader()
 	if err != nil {
 		return err
 	}
@@ -253,6 +253,7 @@ func (s *Store) attempt(units []*unit) error {
 	})
 	switch {
 	case err == nil:
+		s.txid++
 		s.sum += made.weight
 		s.largest = max(s.largest, made.largest)
 	case errors.Is(err, errSame):
@@ -260,7 +261,7 @@ func (s *Store) attempt(units []*unit) error {
 	case errors.Is(err, bolterrors.ErrMaxSizeReached):
 		// bbolt found no page for it before it wrote anything.
 	case begun || isPanic(err):
-		s.distrust(headers, err)
+		s.distrust(before, err)
 	}
 	return err
 }
@@ -335,9 +336,11 @@ func (c change) weight() uint64 {
 // put makes a change, and returns the value that was there before, which is
 // valid until the transaction ends.
 func put(tx *bbolt.Tx, c change) (old []byte, err error) {
-	b, err := tx.CreateBucketIfNotExists([]byte(c.bucket))
-	if err != nil {
-		return nil, fmt.Errorf("bucket %s: %w", c.bucket, err)
+	b := tx.Bucket([]byte(c.bucket))
+	if b == nil {
+		if b, err = tx.CreateBucket([]byte(c.bucket)); err != nil {
+			return nil, fmt.Errorf("bucket %s: %w", c.bucket, err)
+		}
 	}
 	key := []byte(c.key)
 	old = b.Get(key)
