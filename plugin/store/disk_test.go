@@ -416,7 +416,7 @@ func TestSyncOfHeaderFails(t *testing.T) {
 	empty := fill(t, outer)
 	var before []byte
 	for n := range 3 {
-		if err := s.Save(desired.New(), ofEndpoints(endpoint("lost"))); !errors.Is(err, syscall.EIO) && !errors.Is(err, syscall.ENOSPC) {
+		if err := s.Save(desired.New(), ofEndpoints(endpoint(fmt.Sprint("lost", n)))); !errors.Is(err, syscall.EIO) && !errors.Is(err, syscall.ENOSPC) {
 			t.Fatalf("error %v", err)
 		}
 		if diff := cmp.Diff(want, load(t, s), netipValues); diff != "" {
