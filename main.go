@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"os/signal"
 	"runtime"
@@ -16,6 +17,7 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
 
+	"nftnet/internal/fdstore"
 	"nftnet/plugin"
 )
 
@@ -136,11 +138,15 @@ func serve(ctx context.Context, socket, level string, config plugin.Config) (err
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: l}))
 	raiseDescriptors(log)
 	// The socket comes first: who has it has the host's table, too.
-	listener, err := plugin.Listen(socket)
+	shelf, err := fdstore.Take(log)
 	if err != nil {
 		return err
 	}
-	config.Log, config.ContainerName, config.Firewalld = log, containerName, true
+	listener, err := pluginListener(shelf, socket)
+	if err != nil {
+		return err
+	}
+	config.Shelf, config.Log, config.ContainerName, config.Firewalld = shelf, log, containerName, true
 	driver, err := plugin.Open(ctx, config)
 	if err != nil {
 		return errors.Join(err, listener.Close())
@@ -152,6 +158,22 @@ func serve(ctx context.Context, socket, level string, config plugin.Config) (err
 	notify(log, daemon.SdNotifyStopping)
 	log.Info("stopped: networks and containers stay connected")
 	return err
+}
+
+// pluginListener takes the driver's socket over from the former process, or makes it.
+func pluginListener(shelf *fdstore.Store, path string) (net.Listener, error) {
+	const name = "plugin"
+	if l, ok := shelf.Listener(name); ok {
+		if l.Addr().String() == path {
+			return l, nil
+		}
+		_ = l.Close()
+	}
+	l, err := plugin.Listen(path)
+	if err == nil {
+		shelf.Put(name, l.(*net.UnixListener))
+	}
+	return l, err
 }
 
 // wantedDescriptors serves ten thousand published ports in both families and

@@ -34,6 +34,8 @@ type Config struct {
 	// Closed publishes ports of networks that do not say otherwise to nobody but
 	// the sources that are named.
 	Closed bool
+	// Shelf keeps the port sockets while the driver restarts. It may be nil.
+	Shelf port.Shelf
 	// Firewalld keeps the bridges in a zone of the firewalld on the system bus.
 	Firewalld bool
 }
@@ -81,7 +83,7 @@ func Open(ctx context.Context, c Config) (*Driver, error) {
 	}
 	d := &Driver{
 		log: c.Log, defaults: defaults{closed: c.Closed}, containerName: c.ContainerName,
-		store: s, nft: nft, ports: port.NewHolder(c.Log), flows: &flows{log: c.Log},
+		store: s, nft: nft, ports: port.NewHolder(c.Log, c.Shelf), flows: &flows{log: c.Log},
 	}
 	if err := d.begin(ctx); err != nil {
 		return nil, errors.Join(err, d.Close())

@@ -141,9 +141,9 @@ func (d *Driver) allocate(requests []bindingRequest, n desired.Network, e desire
 		if len(r.hosts) == 0 {
 			continue
 		}
-		ports, err := d.allocateOne(r, e, own)
+		ports, err := d.allocateOne(r, e, own, out)
 		if err != nil {
-			d.release(out)
+			d.release(out, e.ID)
 			return nil, err
 		}
 		out = append(out, ports...)
@@ -171,10 +171,10 @@ func routed(r *bindingRequest, n desired.Network, e desired.Endpoint) []desired.
 
 // allocateOne tries the ports of a request in turn, until one is free on all of
 // its addresses.
-func (d *Driver) allocateOne(r bindingRequest, e desired.Endpoint, own bool) ([]desired.Port, error) {
+func (d *Driver) allocateOne(r bindingRequest, e desired.Endpoint, own bool, taken []desired.Port) ([]desired.Port, error) {
 	var firstErr error
 	for _, number := range candidates(r) {
-		ports, err := d.holdAll(r, number, e, own)
+		ports, err := d.holdAll(r, number, e, own, taken)
 		if err == nil {
 			return ports, nil
 		}
@@ -190,8 +190,9 @@ func (d *Driver) allocateOne(r bindingRequest, e desired.Endpoint, own bool) ([]
 }
 
 // holdAll holds one port number on all addresses of a request. own limits it to
-// the families that the container has itself.
-func (d *Driver) holdAll(r bindingRequest, number uint16, e desired.Endpoint, own bool) ([]desired.Port, error) {
+// the families that the container has itself; taken are the ports that the
+// endpoint has got for earlier requests.
+func (d *Driver) holdAll(r bindingRequest, number uint16, e desired.Endpoint, own bool, taken []desired.Port) ([]desired.Port, error) {
 	var held []desired.Port
 	for _, host := range r.hosts {
 		to, ok := containerAddr(host, e)
@@ -205,8 +206,8 @@ func (d *Driver) holdAll(r bindingRequest, number uint16, e desired.Endpoint, ow
 		if p.Across() && d.siblingHas(e, p) {
 			continue
 		}
-		if err := d.hold(p); err != nil {
-			d.release(held)
+		if err := d.hold(p, e, taken); err != nil {
+			d.release(held, e.ID)
 			return nil, err
 		}
 		held = append(held, p)
@@ -238,11 +239,16 @@ func (e *publishedError) Unwrap() error { return syscall.EADDRINUSE }
 
 // hold takes a host port, and names the endpoint that has it where it is one
 // of ours.
-func (d *Driver) hold(p desired.Port) error {
+func (d *Driver) hold(p desired.Port, e desired.Endpoint, taken []desired.Port) error {
 	if err := d.redirected(p); err != nil {
 		return err
 	}
-	err := d.ports.Hold(p)
+	for _, other := range taken {
+		if p.Overlaps(other) {
+			return &publishedError{port: desired.Port{Proto: p.Proto, Host: p.Host, Container: other.Container}, owner: e}
+		}
+	}
+	err := d.ports.Hold(p, e.ID)
 	if !port.IsTaken(err) {
 		return err
 	}
@@ -256,10 +262,10 @@ func (d *Driver) hold(p desired.Port) error {
 	return err
 }
 
-func (d *Driver) release(ports []desired.Port) {
+func (d *Driver) release(ports []desired.Port, owner string) {
 	for _, p := range ports {
 		if !p.Direct() {
-			d.ports.Release(p)
+			d.ports.Release(p, owner)
 		}
 	}
 }

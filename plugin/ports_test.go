@@ -152,7 +152,7 @@ func TestOverlap(t *testing.T) {
 // TestAllocationIsAllOrNothing: what was held before a refusal is let go.
 func TestAllocationIsAllOrNothing(t *testing.T) {
 	nstest.RequireInside(t)
-	d := &Driver{ports: port.NewHolder(slog.New(slog.DiscardHandler)), state: desired.New()}
+	d := &Driver{ports: port.NewHolder(slog.New(slog.DiscardHandler), nil), state: desired.New()}
 	defer d.ports.Close()
 
 	// 198.51.100.1 is for documentation: no host has it.

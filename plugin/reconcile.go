@@ -156,38 +156,44 @@ func (d *Driver) applyRules(before, after desired.State) error {
 func (d *Driver) settlePorts(before, after desired.State) {
 	old, now := hostPorts(before), hostPorts(after)
 	var leads []link.Lead
-	for p := range old {
+	for p, had := range old {
 		if _, stays := now[p]; !stays {
-			d.ports.Release(p)
+			d.ports.Release(p, had.owner)
 			leads = append(leads, link.Lead{Port: p, Gone: true})
 		}
 	}
-	for p, clients := range now {
+	for p, has := range now {
 		if _, had := old[p]; !had {
-			d.ports.Serve(p, clients)
+			d.ports.Serve(p, has.clients)
 			leads = append(leads, link.Lead{Port: p})
 		}
 	}
 	d.flows.forget(leads)
 }
 
+// hostPort is who holds a port of the host, and whom its socket serves.
+type hostPort struct {
+	owner   string
+	clients port.Clients
+}
+
 // hostPorts are the ports of the host that a state takes, for containers and
-// for redirects, and whom their sockets serve.
-func hostPorts(s desired.State) map[desired.Port]port.Clients {
-	out := map[desired.Port]port.Clients{}
+// for redirects.
+func hostPorts(s desired.State) map[desired.Port]hostPort {
+	out := map[desired.Port]hostPort{}
 	for _, e := range s.Endpoints {
 		for _, p := range e.Published {
 			if !p.Direct() {
-				out[p] = port.Clients{
+				out[p] = hostPort{e.ID, port.Clients{
 					Neighbours: nat.Relayed(s.Networks[e.NetworkID], p),
 					Sources:    e.Allow.For(p.Proto, p.Container.Port()),
-				}
+				}}
 			}
 		}
 	}
 	for _, r := range s.Redirects {
 		for _, p := range r.Ports() {
-			out[p] = port.Clients{}
+			out[p] = hostPort{owner: redirectOwner(r)}
 		}
 	}
 	return out
@@ -220,7 +226,7 @@ func (d *Driver) restore(context.Context) error {
 			if p.Direct() {
 				continue
 			}
-			if err := d.ports.Hold(p); err != nil {
+			if err := d.ports.Hold(p, e.ID); err != nil {
 				d.log.Error("a published port was taken while nftnet was not running", "endpoint", e.ID, "error", err)
 			}
 		}
@@ -234,6 +240,7 @@ func (d *Driver) restore(context.Context) error {
 		d.log.Info("made the table", "table", desired.Table, "changed", changed)
 	}
 	d.settlePorts(desired.New(), d.state)
+	d.ports.DropUnclaimed()
 	d.openForeign()
 	return nil
 }

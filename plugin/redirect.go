@@ -163,7 +163,7 @@ func (d *Driver) addRedirect(r desired.Redirect) error {
 	}
 	err := d.changePart(d.state.RedirectPart(r.Name), func(s *desired.State) { s.Redirects[r.Name] = r })
 	if err != nil {
-		d.release(r.Ports())
+		d.release(r.Ports(), redirectOwner(r))
 	}
 	return err
 }
@@ -249,14 +249,17 @@ func (d *Driver) redirected(p desired.Port) error {
 	return nil
 }
 
+// redirectOwner is who holds the ports of a redirect.
+func redirectOwner(r desired.Redirect) string { return "redirect " + r.Name }
+
 // holdRedirect holds the sockets of a redirect's port, all or none.
 func (d *Driver) holdRedirect(r desired.Redirect) error {
 	for _, p := range r.Ports() {
 		if p.Host.Addr() == netip.IPv6Unspecified() && !port.HasIPv6() {
 			continue
 		}
-		if err := d.ports.Hold(p); err != nil {
-			d.release(r.Ports())
+		if err := d.ports.Hold(p, redirectOwner(r)); err != nil {
+			d.release(r.Ports(), redirectOwner(r))
 			return err
 		}
 	}

@@ -1,10 +1,11 @@
 package port
 
 import (
+	"context"
 	"errors"
-	"log/slog"
 	"net"
 	"net/netip"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -15,7 +16,7 @@ import (
 const (
 	// A client that is silent for this long is forgotten, as docker-proxy does.
 	udpIdle = 90 * time.Second
-	// The largest payload of a UDP datagram.
+	// The largest payload of a UDP datagram in bytes.
 	udpMax = 65535
 	// How many clients one port serves at a time: each costs a descriptor.
 	udpClients = 1024
@@ -24,10 +25,7 @@ const (
 // udpSocket is the socket of a published UDP port.
 type udpSocket struct {
 	life
-	host netip.Addr
 	conn *net.UDPConn
-	// clients have a socket each that speaks to the container for them.
-	clients map[udpClient]*net.UDPConn
 }
 
 // udpClient is a client together with the address of the host that it asked:
@@ -39,12 +37,39 @@ type udpClient struct {
 	asked string
 }
 
-func listenUDP(p desired.Port, log *slog.Logger) (socket, error) {
-	c, err := listenConfig(p).ListenPacket(background, network("udp", p.Host.Addr()), p.Host.String())
+// host returns the address that the client asked; the zero Addr where the
+// control message does not say.
+func (c udpClient) host() netip.Addr {
+	list, err := unix.ParseSocketControlMessage([]byte(c.asked))
+	if err != nil || len(list) != 1 {
+		return netip.Addr{}
+	}
+	switch data := list[0].Data; {
+	case len(data) >= unix.SizeofInet6Pktinfo:
+		a, _ := netip.AddrFromSlice(data[:16])
+		return a
+	case len(data) >= unix.SizeofInet4Pktinfo:
+		// The header's destination, behind the interface and the local address.
+		a, _ := netip.AddrFromSlice(data[8:12])
+		return a
+	}
+	return netip.Addr{}
+}
+
+func (h *Holder) listenUDP(p desired.Port) (socket, error) {
+	c, err := listenConfig(p).ListenPacket(context.Background(), network("udp", p.Host.Addr()), p.Host.String())
 	if err != nil {
 		return nil, err
 	}
-	conn := c.(*net.UDPConn)
+	s, err := h.udp(c.(*net.UDPConn), p)
+	if err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	s.muted = true
+	return s, nil
+}
+
+func (h *Holder) udp(conn *net.UDPConn, p desired.Port) (*udpSocket, error) {
 	raw, err := conn.SyscallConn()
 	if err == nil {
 		err = control(raw, func(fd int) error {
@@ -55,16 +80,16 @@ func listenUDP(p desired.Port, log *slog.Logger) (socket, error) {
 		})
 	}
 	if err != nil {
-		return nil, errors.Join(err, conn.Close())
+		return nil, err
 	}
-	return &udpSocket{life: life{log: log.With("port", p.Key())}, host: p.Host.Addr(), conn: conn, clients: map[udpClient]*net.UDPConn{}}, nil
+	s := &udpSocket{conn: conn}
+	s.life = life{log: h.log.With("port", p.Key()), work: &h.work, host: p.Host.Addr(), raw: raw, run: s.receive, drain: discardAll}
+	return s, nil
 }
 
-func (s *udpSocket) serve(to netip.AddrPort, clients Clients) {
-	s.begin(s.conn, s.host, clients, func() { s.receive(to) })
-}
+func (s *udpSocket) SyscallConn() (syscall.RawConn, error) { return s.raw, nil }
 
-func (s *udpSocket) receive(to netip.AddrPort) {
+func (s *udpSocket) receive() {
 	buf, oob := make([]byte, udpMax), make([]byte, unix.CmsgSpace(unix.SizeofInet6Pktinfo))
 	for {
 		n, oobn, _, from, err := s.conn.ReadMsgUDPAddrPort(buf, oob)
@@ -75,9 +100,9 @@ func (s *udpSocket) receive(to netip.AddrPort) {
 			// An ICMP error for an earlier answer: the port goes on.
 			continue
 		}
-		container, err := s.client(udpClient{from, string(oob[:oobn])}, to)
+		container, err := s.associate(udpClient{from, string(oob[:oobn])})
 		if err != nil {
-			s.log.Debug("reach container", "address", to, "error", err)
+			s.log.Debug("reach container", "client", from, "error", err)
 			continue
 		}
 		// A container that refuses a datagram is silent to its client, as UDP is.
@@ -85,35 +110,55 @@ func (s *udpSocket) receive(to netip.AddrPort) {
 	}
 }
 
-var errTooManyClients = errors.New("too many clients")
+// discardAll empties the queue of datagrams.
+func discardAll(fd int) {
+	for {
+		_, _, err := unix.Recvfrom(fd, nil, unix.MSG_DONTWAIT)
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			return
+		}
+	}
+}
 
-// client is the socket that speaks to the container for a client.
-func (s *udpSocket) client(c udpClient, to netip.AddrPort) (*net.UDPConn, error) {
+var (
+	errTooManyClients = errors.New("too many clients")
+	errNotServed      = errors.New("the port does not serve this client")
+)
+
+// associate returns the socket that speaks to the container for a client.
+func (s *udpSocket) associate(c udpClient) (*net.UDPConn, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if conn, ok := s.clients[c]; ok {
+	l := s.lead
+	if l == nil {
+		return nil, errNotServed
+	}
+	if conn, ok := l.associations[c]; ok {
 		return conn, nil
 	}
-	if s.closed {
-		return nil, net.ErrClosed
+	if !s.admits(c.from.Addr(), c.host()) {
+		return nil, errNotServed
 	}
-	if len(s.clients) >= udpClients {
+	if len(l.associations) >= udpClients {
 		return nil, errTooManyClients
 	}
-	conn, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(to))
+	conn, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(l.to))
 	if err != nil {
 		return nil, err
 	}
-	s.clients[c] = conn
-	s.done.Go(func() { s.answer(c, conn) })
+	l.associations[c] = conn
+	s.work.Go(func() { s.answer(c, conn, l) })
 	return conn, nil
 }
 
-// answer carries the container's datagrams to the client until both are silent.
-func (s *udpSocket) answer(c udpClient, container *net.UDPConn) {
+// answer carries the container's datagrams to the client until both are silent,
+// or the socket leads elsewhere.
+func (s *udpSocket) answer(c udpClient, container *net.UDPConn, l *lead) {
+	stop := context.AfterFunc(l.ctx, func() { _ = container.Close() })
 	defer func() {
+		stop()
 		s.mu.Lock()
-		delete(s.clients, c)
+		delete(l.associations, c)
 		s.mu.Unlock()
 		_ = container.Close()
 	}()
@@ -135,15 +180,10 @@ func (s *udpSocket) answer(c udpClient, container *net.UDPConn) {
 	}
 }
 
-// Close ends the port and forgets its clients.
-func (s *udpSocket) Close() error {
-	err := s.conn.Close()
-	s.mu.Lock()
-	s.closed = true
-	for _, c := range s.clients {
-		_ = c.Close()
-	}
-	s.mu.Unlock()
-	s.done.Wait()
-	return err
+func (s *udpSocket) close() error {
+	s.shut()
+	return s.conn.Close()
 }
+
+// retire has duplicates collect no more datagrams. They stay bound.
+func (s *udpSocket) retire() { s.hush() }
