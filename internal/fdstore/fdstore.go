@@ -66,15 +66,14 @@ type Store struct {
 type entry struct {
 	// sent says that the manager has, or gets soon, a descriptor by this name.
 	sent bool
-	// remove and then put are still to be done; put is a descriptor of our own,
-	// -1 for none.
+	// remove and then put are still to be done; put may be nil.
 	remove bool
-	put    int
+	put    syscall.Conn
 	queued bool
 }
 
 // kept says whether the name is in the store once the queue is empty.
-func (e *entry) kept() bool { return e.put >= 0 || e.sent && !e.remove }
+func (e *entry) kept() bool { return e.put != nil || e.sent && !e.remove }
 
 // Take takes over the descriptors that the service manager passed to this
 // process, marks them close-on-exec, and takes LISTEN_PID, LISTEN_FDS and
@@ -98,7 +97,7 @@ func Take(log *slog.Logger) (*Store, error) {
 	}
 	s.manager = &net.UnixAddr{Name: path, Net: "unixgram"}
 	for name := range s.inherited {
-		s.entries[name] = &entry{sent: true, put: -1}
+		s.entries[name] = &entry{sent: true}
 		s.length += len(name) + 1
 	}
 	return s, nil
@@ -192,9 +191,10 @@ func isAt(fd int, path string) error {
 }
 
 // Put stores a duplicate of a connection's descriptor by a name, instead of
-// what the name had. It returns before the service manager has it, and logs
-// what fails. A unix listener keeps its path from then on when it is closed:
-// the path leads to the duplicate.
+// what the name had, and logs what fails. It returns before the service manager
+// has it: a connection that is closed before [Store.Barrier] may be missing. A
+// unix listener keeps its path from then on when it is closed: the path leads
+// to the duplicate.
 func (s *Store) Put(name string, c syscall.Conn) {
 	if s.manager == nil {
 		return
@@ -206,34 +206,25 @@ func (s *Store) Put(name string, c syscall.Conn) {
 	if l, ok := c.(*net.UnixListener); ok {
 		l.SetUnlinkOnClose(false)
 	}
-	fd, err := duplicate(c)
-	if err != nil {
-		s.log.Warn("store descriptor", "name", name, "error", err)
-		return
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	e := s.entry(name)
 	if !e.kept() {
 		if s.length+len(name)+1 > maxNames {
-			s.refuse(name, fd)
+			s.refuse(name)
 			return
 		}
 		s.length += len(name) + 1
-	}
-	if e.put >= 0 {
-		_ = unix.Close(e.put)
 	}
 	if e.sent && !e.remove {
 		e.remove = true
 		s.leaving[name]++
 	}
-	e.put = fd
+	e.put = c
 	s.enqueue(name, e)
 }
 
-func (s *Store) refuse(name string, fd int) {
-	_ = unix.Close(fd)
+func (s *Store) refuse(name string) {
 	s.forgetEmpty(name)
 	if !s.full {
 		s.full = true
@@ -255,10 +246,7 @@ func (s *Store) Drop(name string) {
 	}
 	s.length -= len(name) + 1
 	s.full = false
-	if e.put >= 0 {
-		_ = unix.Close(e.put)
-		e.put = -1
-	}
+	e.put = nil
 	if e.sent && !e.remove {
 		e.remove = true
 		s.leaving[name]++
@@ -300,7 +288,7 @@ func (s *Store) DropUnclaimed() []string {
 func (s *Store) entry(name string) *entry {
 	e, ok := s.entries[name]
 	if !ok {
-		e = &entry{put: -1}
+		e = &entry{}
 		s.entries[name] = e
 	}
 	return e
@@ -309,7 +297,7 @@ func (s *Store) entry(name string) *entry {
 // forgetEmpty bounds what the store remembers to the names that it keeps or
 // has work for.
 func (s *Store) forgetEmpty(name string) {
-	if e, ok := s.entries[name]; ok && !e.sent && e.put < 0 && !e.queued {
+	if e, ok := s.entries[name]; ok && !e.sent && e.put == nil && !e.queued {
 		delete(s.entries, name)
 	}
 }

@@ -133,11 +133,18 @@ func (s *Store) work(name string) []message {
 		e.remove, e.sent = false, false
 		out = append(out, message{text: "FDSTOREREMOVE=1\nFDNAME=" + name, fd: -1, name: name, removes: true})
 	}
-	if e.put >= 0 {
-		// FDPOLL=0: a socket with an error, as UDP has one after each ICMP
-		// message, is no reason to close it.
-		out = append(out, message{text: "FDSTORE=1\nFDPOLL=0\nFDNAME=" + name, fd: e.put, name: name})
-		e.put, e.sent = -1, true
+	if e.put != nil {
+		// Not before: thousands may wait, and each costs a descriptor.
+		fd, err := duplicate(e.put)
+		if err == nil {
+			// FDPOLL=0: a socket with an error, as UDP has one after each ICMP
+			// message, is no reason to close it.
+			out = append(out, message{text: "FDSTORE=1\nFDPOLL=0\nFDNAME=" + name, fd: fd, name: name})
+		} else {
+			s.log.Warn("store descriptor", "name", name, "error", err)
+			s.length -= len(name) + 1
+		}
+		e.put, e.sent = nil, err == nil
 	}
 	s.forgetEmpty(name)
 	return out

@@ -31,6 +31,8 @@ const (
 	// closeTimeout bounds how long Close waits, for connections to end and for
 	// the shelf.
 	closeTimeout = 500 * time.Millisecond
+	// shelveTimeout is the part of it that is the shelf's.
+	shelveTimeout = 400 * time.Millisecond
 	// shelfTimeout bounds how long Hold waits for the shelf to let go of a
 	// port.
 	shelfTimeout = 500 * time.Millisecond
@@ -320,13 +322,13 @@ func (h *Holder) Len() int {
 func (h *Holder) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
-	err := h.closeAll()
+	h.mu.Lock()
+	h.closed = true
+	h.mu.Unlock()
 	if h.shelf != nil {
-		// What is still on its way to the shelf ends with this process.
-		if err := h.shelf.Barrier(ctx); err != nil {
-			h.log.Warn("leave the port sockets to the service manager", "error", err)
-		}
+		h.shelve()
 	}
+	err := h.closeAll()
 	done := make(chan struct{})
 	go func() {
 		h.work.Wait()
@@ -340,10 +342,19 @@ func (h *Holder) Close() error {
 	return err
 }
 
+// shelve waits until the shelf has every socket: one that is closed before is
+// lost.
+func (h *Holder) shelve() {
+	ctx, cancel := context.WithTimeout(context.Background(), shelveTimeout)
+	defer cancel()
+	if err := h.shelf.Barrier(ctx); err != nil {
+		h.log.Warn("leave the port sockets to the service manager", "error", err)
+	}
+}
+
 func (h *Holder) closeAll() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.closed = true
 	var errs []error
 	for _, at := range h.held {
 		for _, have := range at {
