@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"sync"
 	"syscall"
 	"time"
 
@@ -90,24 +91,41 @@ func (h *Holder) udp(conn *net.UDPConn, p desired.Port) (*udpSocket, error) {
 func (s *udpSocket) SyscallConn() (syscall.RawConn, error) { return s.raw, nil }
 
 func (s *udpSocket) receive() {
-	buf, oob := make([]byte, udpMax), make([]byte, unix.CmsgSpace(unix.SizeofInet6Pktinfo))
-	for {
-		n, oobn, _, from, err := s.conn.ReadMsgUDPAddrPort(buf, oob)
-		if errors.Is(err, net.ErrClosed) {
-			return
-		}
-		if err != nil {
-			// An ICMP error for an earlier answer: the port goes on.
-			continue
-		}
-		container, err := s.associate(udpClient{from, string(oob[:oobn])})
-		if err != nil {
-			s.log.Debug("reach container", "client", from, "error", err)
-			continue
-		}
-		// A container that refuses a datagram is silent to its client, as UDP is.
-		_, _ = container.Write(buf[:n])
+	oob := make([]byte, unix.CmsgSpace(unix.SizeofInet6Pktinfo))
+	for awaitDatagram(s.raw) == nil {
+		buf := datagrams.Get().(*datagram)
+		s.forward(buf[:], oob)
+		datagrams.Put(buf)
 	}
+}
+
+// forward carries one datagram of a client to the container.
+func (s *udpSocket) forward(buf, oob []byte) {
+	n, oobn, _, from, err := s.conn.ReadMsgUDPAddrPort(buf, oob)
+	if err != nil {
+		return // an ICMP error for an earlier answer: the port goes on
+	}
+	container, err := s.associate(udpClient{from, string(oob[:oobn])})
+	if err != nil {
+		s.log.Debug("reach container", "client", from, "error", err)
+		return
+	}
+	// A container that refuses a datagram is silent to its client, as UDP is.
+	_, _ = container.Write(buf[:n])
+}
+
+// datagram is the room for one. An idle port or client has none.
+type datagram [udpMax]byte
+
+var datagrams = sync.Pool{New: func() any { return new(datagram) }}
+
+// awaitDatagram waits until a socket has something to read. It returns an error
+// where the socket is closed or its deadline is past.
+func awaitDatagram(c syscall.RawConn) error {
+	return c.Read(func(fd uintptr) bool {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+		return n > 0 || err != nil
+	})
 }
 
 // discardAll empties the queue of datagrams.
@@ -162,22 +180,30 @@ func (s *udpSocket) answer(c udpClient, container *net.UDPConn, l *lead) {
 		s.mu.Unlock()
 		_ = container.Close()
 	}()
-	buf := make([]byte, udpMax)
-	for {
-		if container.SetReadDeadline(time.Now().Add(udpIdle)) != nil {
-			return
-		}
-		n, err := container.Read(buf)
-		if errors.Is(err, unix.ECONNREFUSED) {
-			continue
-		}
+	raw, err := container.SyscallConn()
+	if err != nil {
+		return
+	}
+	for container.SetReadDeadline(time.Now().Add(udpIdle)) == nil && awaitDatagram(raw) == nil {
+		buf := datagrams.Get().(*datagram)
+		err := s.back(c, container, buf[:])
+		datagrams.Put(buf)
 		if err != nil {
 			return
 		}
-		if _, _, err := s.conn.WriteMsgUDPAddrPort(buf[:n], []byte(c.asked), c.from); err != nil {
-			return
-		}
 	}
+}
+
+// back carries one datagram of the container to a client.
+func (s *udpSocket) back(c udpClient, container *net.UDPConn, buf []byte) error {
+	n, err := container.Read(buf)
+	if errors.Is(err, unix.ECONNREFUSED) {
+		return nil // nobody listens in the container, yet
+	}
+	if err == nil {
+		_, _, err = s.conn.WriteMsgUDPAddrPort(buf[:n], []byte(c.asked), c.from)
+	}
+	return err
 }
 
 func (s *udpSocket) close() error {
