@@ -170,6 +170,24 @@ func TestAllocationIsAllOrNothing(t *testing.T) {
 	}
 }
 
+// TestTheSamePortTwice: two container ports of one endpoint share no host port.
+func TestTheSamePortTwice(t *testing.T) {
+	nstest.RequireInside(t)
+	d := &Driver{ports: port.NewHolder(slog.New(slog.DiscardHandler), nil), state: desired.New()}
+	defer d.ports.Close()
+	e := desired.Endpoint{ID: "e", IPv4: addr("10.1.0.2")}
+	request := func(containerPort, last uint16) bindingRequest {
+		return bindingRequest{proto: 6, containerPort: containerPort, hosts: []netip.Addr{addr("127.0.0.1")}, first: 8080, last: last}
+	}
+	if got, err := d.allocate([]bindingRequest{request(80, 8080), request(81, 8080)}, desired.Network{}, e, false); !port.IsTaken(err) {
+		t.Errorf("one host port for two container ports: %v, %v", got, err)
+	}
+	got, err := d.allocate([]bindingRequest{request(80, 8081), request(81, 8081)}, desired.Network{}, e, false)
+	if err != nil || len(got) != 2 || got[0].Host.Port() == got[1].Host.Port() {
+		t.Errorf("two host ports of a range: %v, %v", got, err)
+	}
+}
+
 func FuzzPortMap(f *testing.F) {
 	f.Add([]byte(`[{"Proto":6,"IP":"","Port":80,"HostIP":"","HostPort":8080,"HostPortEnd":8080}]`))
 	f.Add([]byte(`[{"Proto":17,"Port":53,"HostIP":"::1","HostPort":5353,"HostPortEnd":5353},{"Proto":6,"Port":1}]`))

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -681,7 +682,7 @@ func TestIPv6SwitchedOnLater(t *testing.T) {
 		if !HasIPv6() {
 			return errors.New("a kernel whose IPv6 is switched off has no IPv6 sockets")
 		}
-		h := NewHolder(nil, nil)
+		h := NewHolder(slog.New(slog.DiscardHandler), nil)
 		err := h.Hold(published(unix.IPPROTO_TCP, "[2001:db8::1]:80", "10.1.0.2:80"), "a")
 		if !IsMissingAddress(err) {
 			return fmt.Errorf("an address that the host lacks: %w", err)

@@ -76,12 +76,15 @@ func control(c syscall.RawConn, fn func(fd int) error) error {
 // before the socket is bound: no client gets an answer until the port is
 // served.
 func listenConfig(p desired.Port) *net.ListenConfig {
-	return &net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+	lc := &net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
 		if err := attach(c, silent); err != nil || !p.FreeBind {
 			return err
 		}
 		return control(c, func(fd int) error { return freeBind(fd, p.Host.Addr()) })
 	}}
+	// A socket of MPTCP, which Go tries first, takes no filter.
+	lc.SetMultipathTCP(false)
+	return lc
 }
 
 // freeBind lets a socket have an address that the host does not have yet
