@@ -157,7 +157,8 @@ func NewHolder(log *slog.Logger, shelf Shelf) *Holder {
 // it, half a second at most.
 func (h *Holder) Hold(p desired.Port, owner string) error {
 	err := h.hold(p, owner)
-	if !IsTaken(err) || h.shelf == nil || !h.shelf.Dropping(slotName(p)) {
+	var taken *InUseError
+	if !IsTaken(err) || errors.As(err, &taken) && taken.Owner != "" || h.shelf == nil || !h.shelf.Dropping(slotName(p)) {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), shelfTimeout)
