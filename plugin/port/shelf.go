@@ -16,10 +16,8 @@ import (
 )
 
 // Shelf keeps duplicates of sockets by name while no driver runs, and hands
-// them to the next one. [*fdstore.Store] is one. None of its methods but
-// Barrier waits.
-//
-// [*fdstore.Store]: nftnet/internal/fdstore.Store
+// them to the next one, as the Store of package fdstore does. None of its
+// methods but Barrier waits.
 type Shelf interface {
 	// Files returns what was inherited by a name, once; it is the caller's then.
 	Files(name string) []*os.File
