@@ -8,7 +8,7 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 STATICCHECK := go tool -modfile=scripts/tools.mod staticcheck
 FUZZTIME ?= 30s
 
-.PHONY: all build install demo test lint unit fuzz bench picture clean setup setup-test
+.PHONY: all build install demo test lint unit matrix-gateways fuzz bench picture clean setup setup-test
 
 all: build
 
@@ -31,7 +31,8 @@ install: build
 demo: build
 	go run ./scripts/demo bin/nftnet
 
-# Beside what the build needs, the tests want firewalld, Chromium and Compose.
+# Beside what the build needs, the tests want firewalld, Chromium, Compose and
+# the engines of other Debian releases.
 test: setup-test lint unit
 
 lint:
@@ -43,6 +44,11 @@ lint:
 # time than there are cores, or they starve each other.
 unit:
 	go test -race -count=1 -timeout 40m ./...
+
+# Every permutation of two networks, engines and crashes (A65); make test tries
+# some.
+matrix-gateways: setup-test
+	NFTNET_GATEWAYS=all go test -count=1 -timeout 2h -run '^TestA65Gateways$$' ./scripts/e2e
 
 # Each fuzz target in turn, for FUZZTIME.
 fuzz:
