@@ -238,22 +238,30 @@ func TestA65Gateways(t *testing.T) {
 type gateways struct {
 	*world
 	gatewayCase
-	// seen is how much of whose log belongs to earlier steps.
-	seen    int
-	process *nstest.Process
+	// names holds the networks by their ids in the driver's log, of which calls
+	// has read as much as seen says, of that process.
 	names   map[string]string
+	process *nstest.Process
+	seen    int
+}
+
+// worldOf makes a world with an engine of a test's choice.
+func worldOf(t *testing.T, v nstest.EngineVersion, args ...string) *world {
+	t.Helper()
+	w := emptyWorld(t)
+	w.startDriver(t)
+	w.engine = w.StartEngineVersion(t, v, args...)
+	w.image = w.engine.Image(t)
+	return w
 }
 
 func newGateways(t *testing.T, c gatewayCase) *gateways {
 	t.Helper()
-	g := &gateways{world: emptyWorld(t), gatewayCase: c, names: map[string]string{}}
-	g.startDriver(t)
 	var args []string
 	if c.event == engineRestarts {
 		args = []string{"--live-restore"}
 	}
-	g.engine = g.StartEngineVersion(t, c.version, args...)
-	g.image = g.engine.Image(t)
+	g := &gateways{world: worldOf(t, c.version, args...), gatewayCase: c, names: map[string]string{}}
 	g.create(t, "m", 81, c.a)
 	g.create(t, g.nameOfB(), 82, c.b)
 	return g
@@ -310,7 +318,7 @@ type step struct {
 	connectsLater, last bool
 }
 
-// play takes the steps, with the event of the permutation after each.
+// play takes the steps, with the event of the permutation between them.
 func (g *gateways) play(t *testing.T) {
 	docker := func(args ...string) func(*testing.T) {
 		return func(t *testing.T) {
@@ -408,7 +416,7 @@ func (g *gateways) stays(t *testing.T, what string, do func(*testing.T), right f
 }
 
 // calls lists the calls of the engine to the driver since the last time, with
-// the network of each.
+// the network of each: what a failure has to be explained from.
 func (g *gateways) calls() string {
 	log := g.driver.Log()
 	if g.process != g.driver {
@@ -463,12 +471,12 @@ type entrance struct {
 // family leads to the container's address on the interface of its default route.
 // A container without a default route in a family is served by the other one.
 //
-// Docker's bridge driver answers nothing in some of these steps: to IPv4
-// clients of a container without IPv4, because its proxy crosses from IPv6
-// to IPv4 alone; and on 20.10 to IPv6 clients right after the second network is
-// connected, because its proxy for the first still has the port. The rule holds
-// there too: the port is published without an address, so on each of the host's,
-// and a client cannot know which families the container has.
+// Docker's bridge driver answers nothing in some of these steps: to IPv4 clients
+// of a container without IPv4, because its proxy crosses from IPv6 to IPv4
+// alone; and to IPv6 clients of the first container of a network, until the
+// link-local address of the bridge is no longer tentative. The rule holds there
+// too: the port is published without an address, so on each of the host's, and a
+// client cannot know which families the container has.
 func (g *gateways) served() error {
 	own, err := g.gatewayAddresses("c1")
 	if err != nil {
@@ -591,10 +599,7 @@ func TestRoutedNonGateway(t *testing.T) {
 	t.Parallel()
 	for _, v := range nstest.Engines() {
 		t.Run(string(v), func(t *testing.T) {
-			w := emptyWorld(t)
-			w.startDriver(t)
-			w.engine = w.StartEngineVersion(t, v)
-			w.image = w.engine.Image(t)
+			w := worldOf(t, v)
 			w.dual(t, "a-nat", 81)
 			w.dual(t, "b-routed", 82, "-o", mode4+"routed", "-o", mode6+"routed")
 			w.routes(t, 81, 82)
