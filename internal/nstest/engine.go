@@ -80,7 +80,8 @@ func (e *Engine) containerdPidfile() string {
 // Start starts a stopped or killed engine again, with the arguments it had.
 func (e *Engine) Start(t testing.TB) {
 	t.Helper()
-	if e.proc != nil && !e.proc.ended() {
+	// Reboot killed it without waiting.
+	if e.proc != nil && !e.proc.wait(time.Second) {
 		t.Fatalf("start engine: it runs already, pid %d", e.proc.Pid())
 	}
 	// A killed engine leaves its pid behind, which may be another's by now.
