@@ -15,9 +15,9 @@ import (
 	"nftnet/internal/nstest"
 )
 
-// TestA62Churn: 30 containers come and go in an order by chance, and the driver
-// is started anew in between. The bridge's MAC stays, and so does whatever a
-// container that stays has open and opens.
+// TestA62Churn: 30 containers come and go in random order, and the driver is
+// restarted in between. The bridge's MAC stays the same, and no connection fails
+// that a container which stays has or makes.
 func TestA62Churn(t *testing.T) {
 	w := newWorld(t)
 	w.lanServers(t)
@@ -69,8 +69,7 @@ type restart struct {
 func (w *world) stopDriver(t *testing.T) { w.driver.Stop(t) }
 func (w *world) killDriver(t *testing.T) { w.driver.Kill(t) }
 
-// ownMAC asserts that an address is nobody's by the kernel's or a vendor's
-// choice: locally administered, and of one interface.
+// ownMAC asserts that an address is locally administered and unicast.
 func ownMAC(t *testing.T, text string) {
 	t.Helper()
 	mac, err := net.ParseMAC(text)
@@ -78,7 +77,7 @@ func ownMAC(t *testing.T, text string) {
 		t.Fatal(err)
 	}
 	if mac[0]&3 != 2 {
-		t.Errorf("MAC %s is not a locally administered address of one interface", text)
+		t.Errorf("MAC %s is not a locally administered unicast address", text)
 	}
 }
 
@@ -115,8 +114,8 @@ type crowd struct {
 	last          string
 }
 
-// step starts up to three containers and removes some, in an order by chance,
-// and reports whether there was anything left to do.
+// step starts up to three containers and removes some, at random, and reports
+// whether there was anything left to do.
 func (c *crowd) step(t *testing.T, w *world) bool {
 	t.Helper()
 	var come, gone []string

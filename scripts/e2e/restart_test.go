@@ -48,8 +48,8 @@ func byKernel(ways []way) []way {
 	return slices.DeleteFunc(slices.Clone(ways), func(x way) bool { return strings.Contains(x.name, "[::1]") })
 }
 
-// TestA36DriverRestarts: the driver ends in the ways in which it can, again and
-// again, under connections in all directions.
+// TestA36DriverRestarts: the driver is killed and stopped under connections in
+// all directions.
 func TestA36DriverRestarts(t *testing.T) {
 	w, c1, ways := liveWorld(t)
 	before := w.holdings(t)
@@ -89,8 +89,8 @@ func (w *world) gone(t *testing.T) {
 	answer(t, repairBound, "another container with the same port", append(w.lanWays(8080), w.hostWays(8080)...))
 }
 
-// TestA51LiveRestore: the engine ends in the ways in which it can, alone and
-// together with the driver, and its containers run on.
+// TestA51LiveRestore: the engine is stopped and killed, alone and together with
+// the driver, and its containers run on.
 func TestA51LiveRestore(t *testing.T) {
 	w, c1, ways := liveWorld(t)
 	before := w.holdings(t)
@@ -124,7 +124,7 @@ func TestA51LiveRestore(t *testing.T) {
 	w.gone(t)
 }
 
-// TestA51Reboot: the host starts anew. All links and rules are gone; the state
+// TestA51Reboot: the host reboots. All links and rules are gone; the state
 // file and the engine's data are not.
 func TestA51Reboot(t *testing.T) {
 	for name, end := range map[string]func(*testing.T, *world){
