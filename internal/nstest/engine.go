@@ -89,7 +89,8 @@ func (e *Engine) Start(t testing.TB) {
 			t.Fatalf("start engine: %v", err)
 		}
 	}
-	p, err := e.sb.start("dockerd", e.args)
+	p := e.sb.process("dockerd", func() *exec.Cmd { return e.sb.Command(e.args...) })
+	err := p.start()
 	if err != nil {
 		t.Fatalf("start engine: %v", err)
 	}
