@@ -80,7 +80,7 @@ func (e *Engine) containerdPidfile() string {
 // Start starts a stopped or killed engine again, with the arguments it had.
 func (e *Engine) Start(t testing.TB) {
 	t.Helper()
-	if e.proc != nil && !e.proc.ended() {
+	if e.proc != nil && !e.proc.Ended() {
 		t.Fatalf("start engine: it runs already, pid %d", e.proc.Pid())
 	}
 	// A killed engine leaves its pid behind, which may be another's by now.
@@ -97,10 +97,10 @@ func (e *Engine) Start(t testing.TB) {
 	e.proc = p
 	up := poll(engineTimeout, func() bool {
 		err = e.ping()
-		return err == nil || p.ended()
+		return err == nil || p.Ended()
 	})
 	switch {
-	case p.ended():
+	case p.Ended():
 		t.Fatalf("engine ended while it started: %v", p.err)
 	case !up:
 		t.Fatalf("engine does not answer after %v: %v", engineTimeout, err)

@@ -59,7 +59,7 @@ func (sb *Sandbox) startCommand(t testing.TB, name string, command func() *exec.
 // test's log shows the output of the last start only.
 func (p *Process) Restart(t testing.TB) {
 	t.Helper()
-	if !p.ended() {
+	if !p.Ended() {
 		t.Fatalf("restart %s: it runs already, pid %d", p.name, p.Pid())
 	}
 	if err := p.start(); err != nil {
@@ -129,7 +129,7 @@ func (p *Process) WaitFor(t testing.TB, text string, timeout time.Duration) {
 	t.Helper()
 	ended := false
 	poll(timeout, func() bool {
-		ended = p.ended()
+		ended = p.Ended()
 		return ended || strings.Contains(p.Log(), text)
 	})
 	switch {
@@ -192,7 +192,8 @@ func (p *Process) wait(timeout time.Duration) bool {
 	}
 }
 
-func (p *Process) ended() bool {
+// Ended reports whether the process has ended.
+func (p *Process) Ended() bool {
 	select {
 	case <-p.done:
 		return true

@@ -327,6 +327,33 @@ func (w *world) agrees(t *testing.T, within time.Duration) bool {
 	return settles(t, within, "the driver and Docker", func() []string { return w.disagreements(t) })
 }
 
+// tableIs fails the test unless the table is as it was, and shows the chains and
+// sets that are not.
+func (w *world) tableIs(t *testing.T, before, when string) {
+	t.Helper()
+	after := w.tableText(t)
+	if after == before {
+		return
+	}
+	parts := func(text string) map[string]bool {
+		out := map[string]bool{}
+		for part := range strings.SplitSeq(text, "\n\n") {
+			out[part] = true
+		}
+		return out
+	}
+	was, is := parts(before), parts(after)
+	show := func(what string, some, others map[string]bool) (out string) {
+		for _, part := range slices.Sorted(maps.Keys(some)) {
+			if !others[part] {
+				out += what + part + "\n"
+			}
+		}
+		return out
+	}
+	t.Errorf("the table is not as it was %s:\n%s%s", when, show("was: ", was, is), show("is: ", is, was))
+}
+
 // call sends the driver a call of Docker's protocol, as Docker does.
 func (w *world) call(name string, body map[string]any) (answer map[string]any, err error) {
 	text, err := json.Marshal(body)
