@@ -57,7 +57,7 @@ func (v *visitor) ask() error {
 	if _, err := io.WriteString(v.conn, "GET / HTTP/1.0\r\n\r\n"); err != nil {
 		return err
 	}
-	_ = v.conn.SetReadDeadline(time.Now().Add(time.Minute))
+	_ = v.conn.SetReadDeadline(time.Now().Add(15 * time.Second))
 	text, err := io.ReadAll(v.conn)
 	if err == nil && !strings.HasPrefix(string(text), "HTTP/1.0 200") {
 		err = fmt.Errorf("answer %q", text)
