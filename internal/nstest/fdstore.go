@@ -213,9 +213,7 @@ func (s *FDStore) take(text string, files []*os.File, truncated bool) {
 			}
 		}
 	case values["FDSTOREREMOVE"] == "1":
-		if s.drop(func(f storedFD) bool { return f.name == name }) == 0 {
-			s.refuse("FDSTOREREMOVE=1 of %q, which is not stored", name)
-		}
+		s.drop(func(f storedFD) bool { return f.name == name })
 	case values["BARRIER"] == "1" && len(files) != 1:
 		s.refuse("BARRIER=1 with %d descriptors, it takes one", len(files))
 	case values["BARRIER"] != "1" && len(files) > 0:
@@ -266,16 +264,15 @@ func sameFile(a, b *os.File) bool {
 	return errA == nil && errB == nil && os.SameFile(x, y)
 }
 
-// drop closes stored descriptors and returns how many.
-func (s *FDStore) drop(which func(storedFD) bool) int {
+// drop closes stored descriptors.
+func (s *FDStore) drop(which func(storedFD) bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.dropHeld(which)
+	s.dropHeld(which)
 }
 
 // dropHeld is drop with s.mu held.
-func (s *FDStore) dropHeld(which func(storedFD) bool) int {
-	before := len(s.stored)
+func (s *FDStore) dropHeld(which func(storedFD) bool) {
 	s.stored = slices.DeleteFunc(s.stored, func(f storedFD) bool {
 		if !which(f) {
 			return false
@@ -283,7 +280,6 @@ func (s *FDStore) dropHeld(which func(storedFD) bool) int {
 		_ = f.file.Close()
 		return true
 	})
-	return before - len(s.stored)
 }
 
 // dropHungUp drops the descriptors with an error or a hang-up, as systemd does

@@ -354,18 +354,27 @@ func (w *world) tableIs(t *testing.T, before, when string) {
 	t.Errorf("the table is not as it was %s:\n%s%s", when, show("was: ", was, is), show("is: ", is, was))
 }
 
-// call sends the driver a call of Docker's protocol, as Docker does.
+// call sends the driver a call of Docker's protocol.
 func (w *world) call(name string, body map[string]any) (answer map[string]any, err error) {
-	text, err := json.Marshal(body)
-	if err != nil {
-		return nil, err
-	}
-	client := http.Client{Timeout: time.Minute, Transport: &http.Transport{
-		DisableKeepAlives: true,
+	client := w.caller()
+	defer client.CloseIdleConnections()
+	return callBy(client, name, body)
+}
+
+// caller is a client that keeps its connection to the driver, as Docker does.
+func (w *world) caller() *http.Client {
+	return &http.Client{Timeout: time.Minute, Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, "unix", w.Path(socket))
 		},
 	}}
+}
+
+func callBy(client *http.Client, name string, body map[string]any) (answer map[string]any, err error) {
+	text, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
 	resp, err := client.Post("http://nftnet/NetworkDriver."+name, "application/json", bytes.NewReader(text))
 	if err != nil {
 		return nil, err
@@ -426,7 +435,7 @@ func (w *world) ends(t *testing.T, what string) {
 	begin := time.Now()
 	terminate(t, w.driver.Pid())
 	if err := w.driver.Wait(t, 5*time.Second); err != nil {
-		t.Errorf("%s: a stopped driver ends with %v", what, err)
+		t.Errorf("%s: a stopped driver ends with %v, and says\n%s", what, err, tail(w.driver, 40))
 	}
 	t.Logf("%s: the driver ended %v after SIGTERM", what, time.Since(begin).Round(time.Millisecond))
 }
