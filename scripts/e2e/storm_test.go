@@ -40,7 +40,6 @@ type storm struct {
 	// seeded part of that.
 	took map[string]time.Duration
 
-	mu      sync.Mutex
 	history []string
 	faults  []string
 	counts  map[string]int
