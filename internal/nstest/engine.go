@@ -80,7 +80,7 @@ func (e *Engine) containerdPidfile() string {
 // Start starts a stopped or killed engine again, with the arguments it had.
 func (e *Engine) Start(t testing.TB) {
 	t.Helper()
-	if e.proc != nil && !e.proc.Ended() {
+	if e.proc != nil && !e.proc.ended() {
 		t.Fatalf("start engine: it runs already, pid %d", e.proc.Pid())
 	}
 	// A killed engine leaves its pid behind, which may be another's by now.
@@ -89,18 +89,17 @@ func (e *Engine) Start(t testing.TB) {
 			t.Fatalf("start engine: %v", err)
 		}
 	}
-	p := e.sb.process("dockerd", func() *exec.Cmd { return e.sb.Command(e.args...) })
-	err := p.start()
+	p, err := e.sb.start("dockerd", e.args)
 	if err != nil {
 		t.Fatalf("start engine: %v", err)
 	}
 	e.proc = p
 	up := poll(engineTimeout, func() bool {
 		err = e.ping()
-		return err == nil || p.Ended()
+		return err == nil || p.ended()
 	})
 	switch {
-	case p.Ended():
+	case p.ended():
 		t.Fatalf("engine ended while it started: %v", p.err)
 	case !up:
 		t.Fatalf("engine does not answer after %v: %v", engineTimeout, err)

@@ -30,8 +30,8 @@ func (sb *Sandbox) StartFirewalld(t testing.TB) *Process {
 	if !poll(firewalldTimeout, func() bool {
 		out, err := sb.Try("firewall-cmd", "--state")
 		state = strings.TrimSpace(out)
-		return p.Ended() || err == nil && state == "running"
-	}) || p.Ended() {
+		return p.ended() || err == nil && state == "running"
+	}) || p.ended() {
 		t.Fatalf("firewalld is not running: %q", state)
 	}
 	return p

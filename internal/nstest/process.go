@@ -59,12 +59,17 @@ func (sb *Sandbox) startCommand(t testing.TB, name string, command func() *exec.
 // test's log shows the output of the last start only.
 func (p *Process) Restart(t testing.TB) {
 	t.Helper()
-	if !p.Ended() {
+	if !p.ended() {
 		t.Fatalf("restart %s: it runs already, pid %d", p.name, p.Pid())
 	}
 	if err := p.start(); err != nil {
 		t.Fatalf("restart %s: %v", p.name, err)
 	}
+}
+
+func (sb *Sandbox) start(name string, args []string) (*Process, error) {
+	p := sb.process(name, func() *exec.Cmd { return sb.Command(args...) })
+	return p, p.start()
 }
 
 // process returns a process that is to be started.
@@ -129,7 +134,7 @@ func (p *Process) WaitFor(t testing.TB, text string, timeout time.Duration) {
 	t.Helper()
 	ended := false
 	poll(timeout, func() bool {
-		ended = p.Ended()
+		ended = p.ended()
 		return ended || strings.Contains(p.Log(), text)
 	})
 	switch {
@@ -193,7 +198,9 @@ func (p *Process) wait(timeout time.Duration) bool {
 }
 
 // Ended reports whether the process has ended.
-func (p *Process) Ended() bool {
+func (p *Process) Ended() bool { return p.ended() }
+
+func (p *Process) ended() bool {
 	select {
 	case <-p.done:
 		return true
