@@ -21,7 +21,6 @@ import (
 	"time"
 
 	"nftnet/internal/nstest"
-	"nftnet/plugin"
 )
 
 // settles polls until fn finds nothing more to say, and fails the test with what
@@ -312,9 +311,14 @@ func (w *world) socketsView(t *testing.T) view {
 	return v
 }
 
-func (w *world) listRedirects(t *testing.T) []plugin.Redirect {
+// listedRedirect is what nftnet redirect ls says of one.
+type listedRedirect struct {
+	Name, Proto string
+	Port        uint16
+}
+
+func (w *world) listRedirects(t *testing.T) (out []listedRedirect) {
 	t.Helper()
-	var out []plugin.Redirect
 	if err := json.Unmarshal([]byte(w.mustRedirect(t, "ls", "--format", "json")), &out); err != nil {
 		t.Fatal(err)
 	}
