@@ -19,13 +19,13 @@ func (w *world) tinyDisk(t *testing.T) (fill, free func()) {
 	t.Helper()
 	dir := filepath.Join(w.Dir, "disk")
 	w.Exec(t, "mkdir", dir)
-	w.Exec(t, "mount", "-t", "tmpfs", "-o", "size=160k", "tmpfs", dir)
+	w.Exec(t, "mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", dir)
 	// Inside and outside of the sandbox this path leads to the mount.
 	w.state = w.Path(filepath.Join(dir, "state.db"))
 	filler := filepath.Join(dir, "filler")
 	fill = func() {
 		t.Helper()
-		if _, err := w.Try("dd", "if=/dev/zero", "of="+filler, "bs=1k", "count=400"); err == nil {
+		if _, err := w.Try("dd", "if=/dev/zero", "of="+filler, "bs=1k", "count=1000"); err == nil {
 			t.Fatal("the disk is not full")
 		}
 	}
@@ -97,42 +97,53 @@ func TestA74DiskFull(t *testing.T) {
 
 // refusedAtFullDisk asserts that networks and containers are refused, with the
 // reason, and change nothing. It returns the first networks, which fitted into
-// what the state file has to itself.
+// what the state file has to itself: large ones first, then small ones.
 func (w *world) refusedAtFullDisk(t *testing.T) (fitted []string) {
 	t.Helper()
-	before, links := w.tableText(t), w.links(t)
-	unchanged := func(what string) {
-		t.Helper()
-		w.tableIs(t, before, "after "+what+" that was refused")
-		if now := w.links(t); now != links {
-			t.Errorf("%s that was refused changed the links: %s, were %s", what, now, links)
-		}
+	var sources []string
+	for n := range 250 {
+		sources = append(sources, fmt.Sprintf("198.51.%d.%d", n, 2*n%250))
 	}
-	var stderr string
-	var err error
-	for n := range 40 {
-		name := fmt.Sprintf("n%d", n)
-		before, links = w.tableText(t), w.links(t)
-		if _, stderr, err = w.engine.TryDocker("network", "create", "-d", "nftnet", "--subnet", fmt.Sprintf("10.90.%d.0/24", n), name); err != nil {
-			unchanged("a network")
+	for kind, options := range [][]string{{"-o", "nftnet.allow=" + strings.Join(sources, ",")}, nil} {
+		for n := 0; ; n++ {
+			if n == 100 {
+				t.Fatalf("%d networks were made on a full disk", len(fitted))
+			}
+			name := fmt.Sprintf("n%d-%d", kind, n)
+			before, links := w.tableText(t), w.links(t)
+			_, stderr, err := w.engine.TryDocker(slices.Concat([]string{
+				"network", "create", "-d", "nftnet", "--subnet", fmt.Sprintf("10.%d.%d.0/24", 90+kind, n),
+			}, options, []string{name})...)
+			if err == nil {
+				fitted = append(fitted, name)
+				continue
+			}
+			for _, words := range diskFull {
+				if !strings.Contains(stderr, words) {
+					t.Errorf("docker network create: error %q does not name %q", stderr, words)
+				}
+			}
+			w.unchanged(t, "a network", before, links)
 			break
-		}
-		fitted = append(fitted, name)
-	}
-	if err == nil {
-		t.Fatalf("%d networks were made on a full disk", len(fitted))
-	}
-	for _, words := range diskFull {
-		if !strings.Contains(stderr, words) {
-			t.Errorf("docker network create: error %q does not name %q", stderr, words)
 		}
 	}
 	// Many ports do not fit anywhere.
+	before, links := w.tableText(t), w.links(t)
 	w.refused(t, diskFull, "run", "-d", "--name", "big", "--network", "web", "-p", "20000-20299:20000-20299",
 		w.image, "/peer", "serve", "-http", ":80")
 	w.engine.Docker(t, "rm", "-f", "big")
-	unchanged("a container")
+	w.unchanged(t, "a container", before, links)
+	t.Logf("%d networks fitted into the state file: %q", len(fitted), fitted)
 	return fitted
+}
+
+// unchanged asserts that what was refused left nothing.
+func (w *world) unchanged(t *testing.T, what, table, links string) {
+	t.Helper()
+	w.tableIs(t, table, "after "+what+" that was refused")
+	if now := w.links(t); now != links {
+		t.Errorf("%s that was refused changed the links: %s, were %s", what, now, links)
+	}
 }
 
 // goneFromKernel asserts that nobody answers on a port, and that another program
@@ -331,9 +342,9 @@ func TestA74SocketIsAFile(t *testing.T) {
 	w := emptyWorld(t)
 	const path = "/run/precious"
 	w.Exec(t, "sh", "-c", "echo precious > "+path)
-	for _, words := range []string{path, "/run/docker"} {
-		if out, err := w.tryServe(t, "--socket", words); err == nil || !strings.Contains(out, words) || !strings.Contains(out, "not a socket") {
-			t.Errorf("--socket %s: %v, %q; want an error that says what is not a socket", words, err, out)
+	for at, kind := range map[string]string{path: "a regular file", "/run/docker": "a folder"} {
+		if out, err := w.tryServe(t, "--socket", at); err == nil || !strings.Contains(out, at) || !strings.Contains(out, kind) {
+			t.Errorf("--socket %s: %v, %q; want an error that names %s", at, err, out, kind)
 		}
 	}
 	if got, err := w.Try("cat", path); err != nil || got != "precious" {
