@@ -277,7 +277,8 @@ func TestA73HalfSentCalls(t *testing.T) {
 		"of a redirect": "POST /nftnet/redirects HTTP/1.1\r\nHost: nftnet\r\nContent-Length: 1000\r\n\r\n{\"port\": 80",
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := bare(t)
+			w := emptyWorld(t)
+			w.startDriver(t)
 			for range 5 {
 				c, err := net.Dial("unix", w.Path(socket))
 				if err != nil {
@@ -312,7 +313,8 @@ func unread(t *testing.T, c net.Conn) int {
 
 // TestA73Hangup: SIGHUP, which a terminal or logrotate sends, ends nothing.
 func TestA73Hangup(t *testing.T) {
-	w := bare(t)
+	w := emptyWorld(t)
+	w.startDriver(t)
 	w.serveAsNobody(t, "-http", ":3000")
 	w.mustRedirect(t, "add", "80", "3000")
 	for range 3 {
@@ -338,7 +340,8 @@ func tail(p *nstest.Process, lines int) string {
 // TestA73StopUnderCalls: a driver that is asked to stop while calls come without
 // end, by connections that stay, ends well.
 func TestA73StopUnderCalls(t *testing.T) {
-	w := bare(t)
+	w := emptyWorld(t)
+	w.startDriver(t)
 	for round := range 10 {
 		var callers sync.WaitGroup
 		var calls atomic.Int32
