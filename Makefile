@@ -8,7 +8,7 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 STATICCHECK := go tool -modfile=scripts/tools.mod staticcheck
 FUZZTIME ?= 30s
 
-.PHONY: all build install demo test lint unit fuzz bench picture clean setup setup-test
+.PHONY: all build install demo test lint unit matrix-gateways fuzz storm cycles bench picture clean setup setup-test
 
 all: build
 
@@ -31,7 +31,8 @@ install: build
 demo: build
 	go run ./scripts/demo bin/nftnet
 
-# Beside what the build needs, the tests want firewalld, Chromium and Compose.
+# Beside what the build needs, the tests want firewalld, Chromium, Compose and
+# the engines of other Debian releases.
 test: setup-test lint unit
 
 lint:
@@ -44,9 +45,25 @@ lint:
 unit:
 	go test -race -count=1 -timeout 40m ./...
 
+# Every permutation of two networks, engines and crashes (A65); make test tries
+# some.
+matrix-gateways: setup-test
+	NFTNET_GATEWAYS=all go test -count=1 -timeout 2h -run '^TestA65Gateways$$' ./scripts/e2e
+
 # Each fuzz target in turn, for FUZZTIME.
 fuzz:
 	scripts/fuzz $(FUZZTIME)
+
+# The driver killed KILLS times while it works; the ordinary tests kill it 40 times.
+KILLS ?= 300
+SEED ?= 1
+storm: setup-test
+	go test -race -count=1 -timeout 60m -run '^TestA74Storm$$' -v ./scripts/e2e -args -kills $(KILLS) -seed $(SEED)
+
+# Networks and containers made and removed CYCLES times; the ordinary tests do 50.
+CYCLES ?= 1000
+cycles: setup-test
+	go test -race -count=1 -timeout 90m -run '^TestCycles$$' -v ./scripts/e2e -args -cycles $(CYCLES)
 
 bench: setup-test
 	go test -run '^$$' -bench . -benchmem ./...

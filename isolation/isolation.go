@@ -244,7 +244,7 @@ func addEndpoint(t *rs.Table, e desired.Endpoint) {
 	for _, p := range e.Published {
 		// One container port may be published many times: it is allowed once.
 		once := desired.Port{Proto: p.Proto, Container: p.Container}
-		if !p.Translated() && !p.Direct() || seen[once] {
+		if p.Kind() != desired.Translated && p.Kind() != desired.Direct || seen[once] {
 			continue
 		}
 		seen[once] = true

@@ -190,7 +190,7 @@ func addEndpoint(t *rs.Table, n desired.Network, e desired.Endpoint) {
 	}
 	relayed := map[rs.Value]bool{}
 	for _, p := range e.Published {
-		if !p.Translated() {
+		if p.Kind() != desired.Translated {
 			continue
 		}
 		set, key := hostKey(p)
@@ -207,7 +207,7 @@ func addEndpoint(t *rs.Table, n desired.Network, e desired.Endpoint) {
 
 // Relayed says whether the port's socket serves the neighbours of its container.
 func Relayed(n desired.Network, p desired.Port) bool {
-	return !n.ICC && p.Translated() && (p.Proto == rs.ProtoTCP || p.Proto == rs.ProtoUDP)
+	return !n.ICC && p.Kind() == desired.Translated && (p.Proto == rs.ProtoTCP || p.Proto == rs.ProtoUDP)
 }
 
 // relaySet is where a port of one of the maps is relayed.
@@ -268,4 +268,51 @@ func masqueradeChain(n desired.Network) (rs.Chain, bool) {
 			rs.InPrefix{Left: saddr, Prefix: s.Prefix.Masked()}, rs.Counter{}, translation).Because(comment))
 	}
 	return c, len(c.Rules) > 0
+}
+
+// Published reads back from a table which ports of the host lead where: what
+// [Ruleset] made of translated ports.
+func Published(t rs.Table) []desired.Port {
+	var out []desired.Port
+	for _, name := range []string{mapPublish4, mapPublish6, mapPublish4At, mapPublish6At} {
+		set := t.Set(name)
+		if set == nil {
+			continue
+		}
+		for _, e := range set.Elements {
+			if p, ok := publishedPort(name, e); ok {
+				out = append(out, p)
+			}
+		}
+	}
+	return out
+}
+
+// publishedPort reads an element of one of the maps of published ports.
+func publishedPort(name string, e rs.Element) (desired.Port, bool) {
+	key, to := e.Key.Parts(), e.Data.Parts()
+	host := netip.IPv4Unspecified()
+	switch name {
+	case mapPublish6:
+		host = netip.IPv6Unspecified()
+	case mapPublish4At, mapPublish6At:
+		if len(key) != 3 {
+			return desired.Port{}, false
+		}
+		a, ok := key[0].Addr()
+		if !ok {
+			return desired.Port{}, false
+		}
+		host, key = a, key[1:]
+	}
+	if len(key) != 2 || len(to) != 2 {
+		return desired.Port{}, false
+	}
+	proto, ok1 := key[0].Uint()
+	number, ok2 := key[1].Uint()
+	container, ok3 := to[0].Addr()
+	port, ok4 := to[1].Uint()
+	return desired.Port{
+		Proto: uint8(proto), Host: netip.AddrPortFrom(host, uint16(number)), Container: netip.AddrPortFrom(container, uint16(port)),
+	}, ok1 && ok2 && ok3 && ok4
 }

@@ -4,6 +4,7 @@ import (
 	"nftnet/internal/desired"
 	"nftnet/internal/layout"
 	rs "nftnet/internal/ruleset"
+	"strings"
 )
 
 // Maps of the host redirects: to the chain of the redirect. The word redirect
@@ -57,4 +58,48 @@ func redirectKey(r desired.Redirect) (string, rs.Value) {
 		return mapRedirects, rs.Concat(proto, port)
 	}
 	return pick(r.Address, mapRedirects4, mapRedirects6), rs.Concat(rs.Addr(r.Address), proto, port)
+}
+
+// Redirects reads back from a table the host redirects that [Ruleset] made.
+func Redirects(t rs.Table) []desired.Redirect {
+	var out []desired.Redirect
+	for _, name := range []string{mapRedirects, mapRedirects4, mapRedirects6} {
+		set := t.Set(name)
+		if set == nil {
+			continue
+		}
+		for _, e := range set.Elements {
+			if r, ok := redirectOf(t, e); ok {
+				out = append(out, r)
+			}
+		}
+	}
+	return out
+}
+
+// redirectOf reads an element of one of the maps of redirects, and the chain that
+// it leads to.
+func redirectOf(t rs.Table, e rs.Element) (desired.Redirect, bool) {
+	name, ours := strings.CutPrefix(e.Verdict.Chain, redirectPrefix)
+	chain, key := t.Chain(e.Verdict.Chain), e.Key.Parts()
+	if !ours || chain == nil || len(key) < 2 {
+		return desired.Redirect{}, false
+	}
+	r := desired.Redirect{Name: name}
+	if len(key) == 3 {
+		r.Address, _ = key[0].Addr()
+		key = key[1:]
+	}
+	proto, _ := key[0].Uint()
+	port, _ := key[1].Uint()
+	r.Proto, r.Port = uint8(proto), uint16(port)
+	for _, rule := range chain.Rules {
+		for _, part := range rule.Parts {
+			if to, ok := part.(rs.Redirect); ok {
+				number, _ := to.Port.Uint()
+				r.To = uint16(number)
+			}
+		}
+	}
+	return r, r.Validate() == nil
 }

@@ -1,10 +1,11 @@
 // Package plugin is nftnet's libnetwork remote driver: it turns Docker's calls
-// into desired state, and desired state into bridges, links, port sockets and
-// rules.
+// into desired state, and has package realise make the kernel so.
 //
 // Every call goes the same way: the state on disk first, then the kernel, both
 // so that doing them again changes nothing. What a call undoes is never written
-// by hand: the state without the thing is applied.
+// by hand: the state without the thing is realised. Calls for one container, and
+// those that make or remove one network, take turns; others do not wait for each
+// other.
 package plugin
 
 import (
@@ -13,14 +14,14 @@ import (
 	"log/slog"
 	"regexp"
 	"sync"
+	"time"
 
 	"nftnet/internal/desired"
-	"nftnet/internal/kernel"
-	rs "nftnet/internal/ruleset"
-	"nftnet/plugin/firewalld"
+	"nftnet/internal/slowlock"
 	"nftnet/plugin/libnetwork"
 	"nftnet/plugin/option"
 	"nftnet/plugin/port"
+	"nftnet/plugin/realise"
 	"nftnet/plugin/store"
 )
 
@@ -29,110 +30,114 @@ type Config struct {
 	// State is the path of the state file.
 	State string
 	Log   *slog.Logger
-	// ContainerName asks Docker for the name of an endpoint's container, for
-	// errors that speak of another container; empty where it does not know. It
-	// must end soon: Docker waits for the driver meanwhile. It may be nil.
-	ContainerName func(ctx context.Context, endpointID string) string
+	// Docker answers what the engine believes; it may be nil.
+	Docker Docker
 	// Closed publishes ports of networks that do not say otherwise to nobody but
 	// the sources that are named.
 	Closed bool
 	// Firewalld keeps the bridges in a zone of the firewalld on the system bus.
 	Firewalld bool
+	// Shelf keeps the port sockets over a restart; nil for none.
+	Shelf port.Shelf
+	// Step is called after each step of a change, by its name; nil for nothing. A
+	// test lets the process end there.
+	Step func(name string)
 }
 
 // Driver answers Docker's calls. Its methods may be called from several
 // goroutines.
 type Driver struct {
-	log           *slog.Logger
-	defaults      option.Defaults
-	containerName func(ctx context.Context, endpointID string) string
+	log      *slog.Logger
+	defaults option.Defaults
+	docker   Docker
+	store    *store.Store
+	// file is the path of the state file.
+	file    string
+	kernel  realise.Realiser
+	step    func(name string)
+	inside  *inside
+	compare *comparison
+	// beside counts the goroutines that work beside the calls. None begins once ctx
+	// has ended, which besideMu keeps from happening meanwhile.
+	besideMu sync.Mutex
+	beside   sync.WaitGroup
+	ctx      context.Context
+	end      context.CancelFunc
 
-	store *store.Store
-	nft   *kernel.Conn
-	ports *port.Holder
-	// flows works beside the calls, guard watches the table.
-	flows *flows
-	guard *guard
-	// bridgeFamily says whether the kernel has tables of family bridge.
-	bridgeFamily bool
-	// keeper holds the keeper table open; nil on a kernel without owners.
-	keeper *kernel.Conn
-	// zones is firewalld's part; nil where Config does not ask for it.
-	zones *firewalld.Zone
-
-	// mu protects state, and keeps a change to it together with the change to
-	// the kernel.
-	mu    sync.Mutex
+	// calls keeps those who change the same thing from each other: keys are the
+	// ids of networks and endpoints, sandboxes, and "redirects".
+	calls slowlock.Keyed
+	// mu protects the fields below, and nothing that takes time.
+	mu    *slowlock.Mutex
 	state desired.State
-	whole *rs.Ruleset
-	// userRules is the copy of what the user has in DOCKER-USER, and
-	// userRulesText the same as it stands in the state file.
-	userRules     kernel.Saved
-	userRulesText []byte
+	// turn numbers the calls that make an endpoint a gateway.
+	turn uint64
+	// made is when this process made networks and endpoints, by their ids.
+	made map[string]time.Time
+	// left is when they went, for as long as an answer of Docker's may have them
+	// still.
+	left map[string]time.Time
+	// adrift says that the state is lost, and Docker could not be asked yet.
+	adrift bool
+	// salvaged is what could be read of it, for [Driver.land] alone.
+	salvaged desired.State
 }
 
 // Open reads the state file and brings the kernel to what it asks for.
-func Open(ctx context.Context, c Config) (*Driver, error) {
+func Open(_ context.Context, c Config) (*Driver, error) {
 	s, err := store.Open(c.State)
 	if err != nil {
 		return nil, err
 	}
-	nft, err := kernel.Open()
+	d := &Driver{
+		log: c.Log, defaults: option.Defaults{Closed: c.Closed}, docker: c.Docker, store: s, file: c.State,
+		step: c.Step, mu: slowlock.New(c.Log, "state"), state: desired.New(), made: map[string]time.Time{}, left: map[string]time.Time{},
+	}
+	if d.step == nil {
+		d.step = func(string) {}
+	}
+	d.ctx, d.end = context.WithCancel(context.Background())
+	d.inside = openInside(c.Log, d.familyChanged)
+	d.compare = &comparison{}
+	k, err := realise.Open(realise.Config{Log: c.Log, UserRules: s, Firewalld: c.Firewalld, Gone: d.linkGone, Shelf: c.Shelf, Step: c.Step})
 	if err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
-	d := &Driver{
-		log: c.Log, defaults: option.Defaults{Closed: c.Closed}, containerName: c.ContainerName,
-		store: s, nft: nft, ports: port.NewHolder(c.Log), flows: &flows{log: c.Log},
-	}
-	if err := d.begin(ctx); err != nil {
+	d.kernel = k
+	if err := d.restore(); err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
-	d.startZones(c.Firewalld)
+	d.followDocker()
+	d.goBeside(d.settleDebts)
 	return d, nil
-}
-
-// begin restores the state, and watches over it from then on. The watch is
-// opened before the table is read, so that no change slips between.
-func (d *Driver) begin(ctx context.Context) error {
-	var err error
-	if d.keeper, err = openKeeper(d.log); err != nil {
-		return err
-	}
-	d.bridgeFamily = hasBridgeFamily(d.nft, d.log)
-	watch, err := kernel.OpenWatch()
-	if err != nil {
-		return err
-	}
-	d.guard = &guard{watch: watch}
-	if err := d.restore(ctx); err != nil {
-		return err
-	}
-	d.guard.start(d)
-	return nil
 }
 
 // Close gives back what the process holds. Networks, links and rules stay:
 // containers keep their connections, and the next start takes up from here.
 func (d *Driver) Close() error {
-	var errs []error
-	d.stopZones()
-	if d.guard != nil {
-		errs = append(errs, d.guard.stop())
-		d.keepUserRules()
-	}
-	d.flows.wait()
-	if d.keeper != nil {
-		errs = append(errs, d.keeper.Close())
-	}
-	return errors.Join(append(errs, d.ports.Close(), d.nft.Close(), d.store.Close())...)
+	d.besideMu.Lock()
+	d.end()
+	d.besideMu.Unlock()
+	d.inside.close()
+	d.beside.Wait()
+	return errors.Join(d.kernel.Close(), d.store.Close())
 }
 
-var dockerID = regexp.MustCompile(`^[0-9a-f]{12,128}$`)
+// goBeside runs fn beside the calls, unless the driver is closed.
+func (d *Driver) goBeside(fn func()) {
+	d.besideMu.Lock()
+	defer d.besideMu.Unlock()
+	if d.ctx.Err() == nil {
+		d.beside.Go(fn)
+	}
+}
+
+// Docker's ids are hexadecimal, those of Swarm base 36.
+var dockerID = regexp.MustCompile(`^[0-9a-z]{12,128}$`)
 
 func checkID(what, id string) error {
 	if !dockerID.MatchString(id) {
-		return badRequest("%s %q is not an id of Docker's: at least 12 digits from 0-9 and a-f are", what, id)
+		return badRequest("%s %q is not an id of Docker's: at least 12 characters from 0-9 and a-z are", what, id)
 	}
 	return nil
 }
@@ -141,7 +146,15 @@ func (d *Driver) getCapabilities(context.Context, libnetwork.Empty) (libnetwork.
 	return libnetwork.Capabilities{Scope: "local", ConnectivityScope: "local", GwAllocChecker: true}, nil
 }
 
-// drop forgets an endpoint and all that it had; d.mu is held.
-func (d *Driver) drop(e desired.Endpoint) error {
-	return d.change(e.NetworkID, e.ID, func(s *desired.State) { delete(s.Endpoints, e.ID) })
+// read returns what fn finds in the state.
+func read[T any](d *Driver, by string, fn func(desired.State) T) T {
+	defer d.mu.Lock(by)()
+	return fn(d.state)
+}
+
+// nextTurn numbers a call that makes an endpoint a gateway.
+func (d *Driver) nextTurn() uint64 {
+	defer d.mu.Lock("turn")()
+	d.turn++
+	return d.turn
 }

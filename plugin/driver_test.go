@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -17,8 +18,10 @@ import (
 	"time"
 
 	"nftnet/internal/control"
+	"nftnet/internal/desired"
 	"nftnet/internal/nstest"
 	"nftnet/plugin/libnetwork"
+	"nftnet/plugin/realise"
 )
 
 // rig is a driver that serves on a socket, in the test's own namespace. The
@@ -29,18 +32,39 @@ type rig struct {
 	stop   func()
 }
 
+// silentDocker knows the names of containers and answers nothing else.
+type silentDocker struct{}
+
+func (silentDocker) ContainerName(context.Context, string) string { return "the-owner" }
+
+func (silentDocker) Believes(context.Context) (Belief, error) {
+	return Belief{}, errors.New("no engine")
+}
+
+func (silentDocker) Calls(context.Context, BelievedEndpoint) (EndpointCalls, error) {
+	return EndpointCalls{}, errors.New("no engine")
+}
+
+func (silentDocker) Follow(ctx context.Context, _ func()) { <-ctx.Done() }
+
 func newRig(t testing.TB) *rig { return newRigAt(t, filepath.Join(t.TempDir(), "state.db")) }
 
 func newRigAt(t testing.TB, statePath string) *rig {
 	t.Helper()
+	return newRigWith(t, Config{State: statePath, Docker: silentDocker{}})
+}
+
+func newRigWith(t testing.TB, c Config) *rig {
+	t.Helper()
 	nstest.RequireInside(t)
 	log := slog.New(slog.DiscardHandler)
-	d, err := Open(context.Background(), Config{State: statePath, Log: log, ContainerName: func(context.Context, string) string { return "the-owner" }})
+	c.Log = log
+	d, err := Open(context.Background(), c)
 	if err != nil {
 		t.Fatal(err)
 	}
 	socket := filepath.Join(t.TempDir(), "nftnet.sock")
-	l, err := Listen(socket)
+	l, err := net.Listen("unix", socket)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,16 +95,22 @@ func newRigAt(t testing.TB, statePath string) *rig {
 	return r
 }
 
+// state is a copy of the driver's state.
+func (r *rig) state() desired.State { return read(r.driver, "test", desired.State.Clone) }
+
+// held is how many ports of the host the driver holds.
+func (r *rig) held() int { return r.driver.kernel.(*realise.Kernel).Held() }
+
 // removeAll takes back all networks and redirects, so that the next test finds none; after a
 // stop they are another rig's.
 func (r *rig) removeAll(t testing.TB) {
 	if r.driver == nil {
 		return
 	}
-	for id := range r.driver.state.Clone().Networks {
+	for id := range r.state().Networks {
 		r.ok(t, "DeleteNetwork", m{"NetworkID": id})
 	}
-	for name := range r.driver.state.Clone().Redirects {
+	for name := range r.state().Redirects {
 		r.redirect(t, control.PathRemoveRedirect, control.RedirectName{Name: name})
 	}
 }
@@ -155,7 +185,7 @@ func (r *rig) attach(t testing.TB, n, e int, ports ...m) {
 	t.Helper()
 	who := ids(n, e)
 	r.ok(t, "CreateEndpoint", with(who, "Interface", m{"Address": fmt.Sprintf("10.%d.0.%d/24", n, e+2)}))
-	r.ok(t, "Join", with(who, "SandboxKey", "/var/run/docker/netns/0123456789ab"))
+	r.ok(t, "Join", with(who, "SandboxKey", fmt.Sprintf("/nowhere/netns/%012x", n<<32+e)))
 	r.ok(t, "ProgramExternalConnectivity", with(who, "Options", m{"com.docker.network.portmap": ports}))
 }
 
@@ -200,6 +230,9 @@ func TestA44Bodies(t *testing.T) {
 			"nested":    strings.Repeat(`{"Options":`, 20000),
 			"garbage":   "\x00\xff\xfe",
 		} {
+			if noBody[call] && body == "" {
+				continue
+			}
 			if status, text := r.post(t, "NetworkDriver."+call, []byte(body)); status/100 != 4 {
 				t.Errorf("%s with a body that is %s: status %d, %s", call, name, status, text)
 			}
@@ -271,7 +304,7 @@ func TestEveryWayOut(t *testing.T) {
 			t.Fatalf("port 8080 is not published:\n%s", table(t))
 		}
 		r.ok(t, way[0], ids(1, 0))
-		if strings.Contains(table(t), "8080") || r.driver.ports.Len() != 0 {
+		if strings.Contains(table(t), "8080") || r.held() != 0 {
 			t.Errorf("%s leaves the port:\n%s", way[0], table(t))
 		}
 		for _, call := range way[1:] {
@@ -356,7 +389,7 @@ func TestCrowd(t *testing.T) {
 	if got := table(t); got != empty {
 		t.Errorf("something is left:\n%s", got)
 	}
-	if n := r.driver.ports.Len(); n != 0 {
+	if n := r.held(); n != 0 {
 		t.Errorf("%d ports are still held", n)
 	}
 	if l := links(t); strings.Contains(l, "nfv") {

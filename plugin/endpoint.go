@@ -6,20 +6,20 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 
 	"nftnet/internal/desired"
 	"nftnet/plugin/libnetwork"
 	"nftnet/plugin/link"
 	"nftnet/plugin/option"
+	"nftnet/plugin/portmap"
 )
 
 func (d *Driver) createEndpoint(_ context.Context, req libnetwork.CreateEndpointRequest) (libnetwork.CreateEndpointResponse, error) {
 	if err := checkID("endpoint", req.EndpointID); err != nil {
 		return libnetwork.CreateEndpointResponse{}, err
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	n, ok := d.state.Networks[req.NetworkID]
+	n, ok := d.network(req.NetworkID)
 	if !ok {
 		return libnetwork.CreateEndpointResponse{}, unknownNetwork(req.NetworkID)
 	}
@@ -30,13 +30,67 @@ func (d *Driver) createEndpoint(_ context.Context, req libnetwork.CreateEndpoint
 	if err := d.dropPredecessors(e); err != nil {
 		return libnetwork.CreateEndpointResponse{}, err
 	}
-	if err := d.change(n.ID, e.ID, func(s *desired.State) { s.Endpoints[e.ID] = e }); err != nil {
+	defer d.lockEndpoint(e.ID)()
+	defer d.calls.RLock(n.ID)()
+	before := read(d, "create endpoint", func(s desired.State) desired.State { return s.Part(n.ID, e.ID) })
+	check := func(s desired.State) error {
+		if _, ok := s.Networks[n.ID]; !ok {
+			return unknownNetwork(n.ID)
+		}
+		if other, ok := s.Endpoints[e.ID]; ok && other.NetworkID != n.ID {
+			return fmt.Errorf("endpoint %.12s is one of network %.12s already", e.ID, other.NetworkID)
+		}
+		return nil
+	}
+	if err := d.change("create endpoint", before, check, func(s *desired.State) { s.Endpoints[e.ID] = e }); err != nil {
 		return libnetwork.CreateEndpointResponse{}, err
 	}
 	if given {
 		return libnetwork.CreateEndpointResponse{}, nil
 	}
 	return libnetwork.CreateEndpointResponse{Interface: &libnetwork.EndpointInterface{MacAddress: e.MAC}}, nil
+}
+
+// network is a network of the state.
+func (d *Driver) network(id string) (desired.Network, bool) {
+	defer d.mu.Lock("look up network")()
+	n, ok := d.state.Networks[id]
+	return n, ok
+}
+
+// endpoint is an endpoint of the state.
+func (d *Driver) endpoint(id string) (desired.Endpoint, bool) {
+	defer d.mu.Lock("look up endpoint")()
+	e, ok := d.state.Endpoints[id]
+	return e, ok
+}
+
+// endpointOf is an endpoint of one network.
+func (d *Driver) endpointOf(networkID, id string) (desired.Endpoint, bool) {
+	e, ok := d.endpoint(id)
+	return e, ok && e.NetworkID == networkID
+}
+
+// lockEndpoint keeps others from an endpoint and from its container, which a
+// call may name before the state knows it.
+func (d *Driver) lockEndpoint(id string, sandbox ...string) (unlock func()) {
+	for {
+		e, _ := d.endpoint(id)
+		keys := slices.Compact(slices.Sorted(slices.Values(slices.DeleteFunc(append([]string{id, e.Sandbox}, sandbox...), func(k string) bool { return k == "" }))))
+		var unlocks []func()
+		for _, k := range keys {
+			unlocks = append(unlocks, d.calls.Lock(k))
+		}
+		unlock := func() {
+			for _, u := range unlocks {
+				u()
+			}
+		}
+		if now, _ := d.endpoint(id); now.Sandbox == e.Sandbox {
+			return unlock
+		}
+		unlock()
+	}
 }
 
 func unknownNetwork(id string) error {
@@ -107,13 +161,13 @@ func linkAddr(e desired.Endpoint) net.HardwareAddr {
 // dropPredecessors drops endpoints that hold an address which Docker has given
 // to another now: their containers died without a call to the driver.
 func (d *Driver) dropPredecessors(e desired.Endpoint) error {
-	for _, other := range d.state.EndpointsOf(e.NetworkID) {
+	for _, other := range read(d, "create endpoint", func(s desired.State) []desired.Endpoint { return s.EndpointsOf(e.NetworkID) }) {
 		same := (e.IPv4.IsValid() && other.IPv4 == e.IPv4) || (e.IPv6.IsValid() && other.IPv6 == e.IPv6)
 		if other.ID == e.ID || !same {
 			continue
 		}
 		d.log.Info("drop endpoint whose address Docker gave to another", "endpoint", other.ID, "by", e.ID)
-		if err := d.drop(other); err != nil {
+		if err := d.dropEndpoint("create endpoint", other.ID); err != nil {
 			return err
 		}
 	}
@@ -121,18 +175,30 @@ func (d *Driver) dropPredecessors(e desired.Endpoint) error {
 }
 
 func (d *Driver) deleteEndpoint(_ context.Context, req libnetwork.EndpointRequest) (libnetwork.Empty, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	e, ok := d.endpoint(req.NetworkID, req.EndpointID)
-	if !ok {
+	if _, ok := d.endpointOf(req.NetworkID, req.EndpointID); !ok {
 		return libnetwork.Empty{}, nil
 	}
-	return libnetwork.Empty{}, d.drop(e)
+	return libnetwork.Empty{}, d.dropEndpoint("delete endpoint", req.EndpointID)
 }
 
-func (d *Driver) endpoint(networkID, id string) (desired.Endpoint, bool) {
-	e, ok := d.state.Endpoints[id]
-	return e, ok && e.NetworkID == networkID
+// dropEndpoint forgets an endpoint and all that it had.
+func (d *Driver) dropEndpoint(by, id string) error {
+	defer d.lockEndpoint(id)()
+	d.inside.forget(id)
+	return d.part(by, id, func(s *desired.State) { delete(s.Endpoints, id) })
+}
+
+// part takes an endpoint out of its container, wholly or in part: the others
+// take over its ports. The endpoint's key is held.
+func (d *Driver) part(by, id string, alter func(*desired.State)) error {
+	e, ok := d.endpoint(id)
+	if !ok {
+		return nil
+	}
+	if e.Gateway > 0 {
+		d.inherit(e.Owner())
+	}
+	return d.reassign(by, e.Owner(), lenient, alter)
 }
 
 func (d *Driver) endpointOperInfo(context.Context, libnetwork.EndpointRequest) (libnetwork.OperInfoResponse, error) {
@@ -140,30 +206,56 @@ func (d *Driver) endpointOperInfo(context.Context, libnetwork.EndpointRequest) (
 }
 
 func (d *Driver) join(_ context.Context, req libnetwork.JoinRequest) (libnetwork.JoinResponse, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	n, ok := d.state.Networks[req.NetworkID]
+	defer d.lockEndpoint(req.EndpointID, req.SandboxKey)()
+	n, ok := d.network(req.NetworkID)
 	if !ok {
 		return libnetwork.JoinResponse{}, unknownNetwork(req.NetworkID)
 	}
-	e, ok := d.endpoint(req.NetworkID, req.EndpointID)
+	e, ok := d.endpointOf(req.NetworkID, req.EndpointID)
 	if !ok {
-		return libnetwork.JoinResponse{}, fmt.Errorf("endpoint %.12s is unknown in network %.12s", req.EndpointID, req.NetworkID)
+		return libnetwork.JoinResponse{}, unknownEndpoint(req.NetworkID, req.EndpointID)
 	}
 	if e.HostLink != "" {
 		// Docker joins once: the link of an earlier try may be gone with its
 		// sandbox.
-		again := e
-		again.HostLink = ""
-		if err := d.change(n.ID, e.ID, func(s *desired.State) { s.Endpoints[e.ID] = again }); err != nil {
+		if err := d.part("join", e.ID, detached(e.ID)); err != nil {
 			return libnetwork.JoinResponse{}, err
 		}
 	}
-	e.HostLink, e.Sandbox = link.HostName(e.ID), req.SandboxKey
-	if err := d.change(n.ID, e.ID, func(s *desired.State) { s.Endpoints[e.ID] = e }); err != nil {
+	part := read(d, "join", func(s desired.State) desired.State { return s.Part(n.ID, e.ID) })
+	e = part.Endpoints[e.ID]
+	e.HostLink, e.Sandbox, e.Asked, e.Revoked = link.HostName(e.ID), req.SandboxKey, bindings(req.Options.PortMap), false
+	alone := portmap.Container{Endpoints: []desired.Endpoint{e}, Networks: part.Networks}
+	var err error
+	if e.Published, err = alone.Direct(e); err != nil {
+		// What is wrong with a port is said where it is published: Docker sends ports
+		// with Join that it never publishes.
+		e.Published = nil
+	}
+	if err := d.change("join", part, nil, func(s *desired.State) { s.Endpoints[e.ID] = e }); err != nil {
 		return libnetwork.JoinResponse{}, err
 	}
+	if e.Gateway > 0 {
+		// Its ports came before the sandbox that is to own them.
+		if err := d.reassign("join", e.Owner(), lenient, func(*desired.State) {}); err != nil {
+			return libnetwork.JoinResponse{}, err
+		}
+	}
+	d.inside.follow(e)
 	return joinAnswer(n, e), nil
+}
+
+func unknownEndpoint(network, endpoint string) error {
+	return fmt.Errorf("endpoint %.12s is unknown in network %.12s", endpoint, network)
+}
+
+// detached takes the link from an endpoint.
+func detached(id string) func(*desired.State) {
+	return func(s *desired.State) {
+		e := s.Endpoints[id]
+		e.HostLink, e.Published, e.Gateway, e.Asked, e.NoRelay = "", nil, 0, nil, false
+		s.Endpoints[id] = e
+	}
 }
 
 // joinAnswer names the link that Docker is to move into the container. An
@@ -187,13 +279,10 @@ func joinAnswer(n desired.Network, e desired.Endpoint) libnetwork.JoinResponse {
 }
 
 func (d *Driver) leave(_ context.Context, req libnetwork.EndpointRequest) (libnetwork.Empty, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	e, ok := d.endpoint(req.NetworkID, req.EndpointID)
-	if !ok {
+	defer d.lockEndpoint(req.EndpointID)()
+	if _, ok := d.endpointOf(req.NetworkID, req.EndpointID); !ok {
 		return libnetwork.Empty{}, nil
 	}
-	e.HostLink, e.Published = "", nil
-	err := d.change(e.NetworkID, e.ID, func(s *desired.State) { s.Endpoints[e.ID] = e })
-	return libnetwork.Empty{}, err
+	d.inside.forget(req.EndpointID)
+	return libnetwork.Empty{}, d.part("leave", req.EndpointID, detached(req.EndpointID))
 }

@@ -33,46 +33,58 @@ func (d *Driver) createNetwork(_ context.Context, req libnetwork.CreateNetworkRe
 	if err != nil {
 		return libnetwork.Empty{}, err
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if again, ok := d.state.Networks[n.ID]; ok {
+	defer d.calls.Lock(n.ID)()
+	before := read(d, "create network", func(s desired.State) desired.State { return s.Part(n.ID, "") })
+	if again, ok := before.Networks[n.ID]; ok {
 		// What was found out at the first time stays.
 		n.Adopted, n.MTU = again.Adopted, again.MTU
 		n.IPv4.Kept, n.IPv6.Kept = again.IPv4.Kept, again.IPv6.Kept
 	}
-	if err := d.checkNetwork(n); err != nil {
+	if err := d.makeRoom(n); err != nil {
 		return libnetwork.Empty{}, err
 	}
-	if _, again := d.state.Networks[n.ID]; !again {
+	if _, again := before.Networks[n.ID]; !again {
 		if err := fit(&n, choices); err != nil {
 			return libnetwork.Empty{}, err
 		}
 	}
-	err = d.change(n.ID, "", func(s *desired.State) { s.Networks[n.ID] = n })
-	return libnetwork.Empty{}, err
+	check := func(s desired.State) error { return checkNetwork(s, n) }
+	return libnetwork.Empty{}, d.change("create network", before, check, func(s *desired.State) { s.Networks[n.ID] = n })
 }
 
-// checkNetwork refuses a network that another one stands in the way of.
-func (d *Driver) checkNetwork(n desired.Network) error {
-	for _, other := range d.state.SortedNetworks() {
+// clashError says that a network cannot be had beside another.
+type clashError struct {
+	other desired.Network
+	text  string
+}
+
+func (e *clashError) Error() string { return e.text }
+
+// checkNetwork refuses a network that cannot be had beside another.
+func checkNetwork(s desired.State, n desired.Network) error {
+	for _, other := range s.SortedNetworks() {
 		if other.ID == n.ID {
 			continue
 		}
 		if other.Bridge == n.Bridge {
-			return fmt.Errorf("option %s: %q is the bridge of network %.12s already: allowed is a name of its own",
-				option.BridgeName, n.Bridge, other.ID)
+			return &clashError{other, fmt.Sprintf("option %s: %q is the bridge of network %.12s already: allowed is a name of its own",
+				option.BridgeName, n.Bridge, other.ID)}
 		}
 		for _, a := range n.Subnets() {
 			for _, b := range other.Subnets() {
 				if a.Prefix.Overlaps(b.Prefix) {
-					return fmt.Errorf("subnet %s overlaps subnet %s of network %.12s: allowed is a subnet of its own",
-						a.Prefix, b.Prefix, other.ID)
+					return &clashError{other, fmt.Sprintf("subnet %s overlaps subnet %s of network %.12s: allowed is a subnet of its own",
+						a.Prefix, b.Prefix, other.ID)}
 				}
 			}
 		}
 	}
 	return nil
 }
+
+// overlapping are the choices of a network that is there already: its subnet is
+// its own.
+var overlapping = option.Choices{Overlap: true}
 
 // fit makes a new network fit the host that it comes to: it adopts a bridge
 // that is there, takes the MTU of the default route, and keeps away from the
@@ -127,16 +139,30 @@ func adopt(n *desired.Network) error {
 }
 
 func (d *Driver) deleteNetwork(_ context.Context, req libnetwork.NetworkRequest) (libnetwork.Empty, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	n, ok := d.state.Networks[req.NetworkID]
-	if !ok {
-		return libnetwork.Empty{}, nil
+	return libnetwork.Empty{}, d.dropNetwork("delete network", req.NetworkID)
+}
+
+// dropNetwork forgets a network with its endpoints.
+func (d *Driver) dropNetwork(by, id string) error {
+	endpoints := func() []desired.Endpoint {
+		return read(d, by, func(s desired.State) []desired.Endpoint { return s.EndpointsOf(id) })
 	}
-	var errs []error
-	for _, e := range d.state.EndpointsOf(n.ID) {
-		errs = append(errs, d.drop(e))
+	for {
+		var errs []error
+		for _, e := range endpoints() {
+			errs = append(errs, d.dropEndpoint(by, e.ID))
+		}
+		if err := errors.Join(errs...); err != nil {
+			return err
+		}
+		unlock := d.calls.Lock(id)
+		// No endpoint is added while the network's key is held.
+		if len(endpoints()) == 0 {
+			part := read(d, by, func(s desired.State) desired.State { return s.Part(id, "") })
+			err := d.settle(by, part, func(s *desired.State) { delete(s.Networks, id) })
+			unlock()
+			return err
+		}
+		unlock()
 	}
-	errs = append(errs, d.change(n.ID, "", func(s *desired.State) { delete(s.Networks, n.ID) }))
-	return libnetwork.Empty{}, errors.Join(errs...)
 }

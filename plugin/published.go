@@ -10,14 +10,12 @@ import (
 
 // Published lists the ports that are published now, by port number.
 func (d *Driver) Published() []control.Port {
-	d.mu.Lock()
-	defer d.mu.Unlock()
 	type row struct {
 		port     desired.Port
 		endpoint desired.Endpoint
 	}
 	var rows []row
-	for _, e := range d.state.SortedEndpoints() {
+	for _, e := range read(d, "list ports", desired.State.SortedEndpoints) {
 		for _, p := range e.Published {
 			rows = append(rows, row{p, e})
 		}
@@ -30,10 +28,10 @@ func (d *Driver) Published() []control.Port {
 	for i, r := range rows {
 		out[i] = control.Port{
 			Container: r.port.Container.String(), Proto: desired.ProtoName(r.port.Proto),
-			Network: r.endpoint.NetworkID, Endpoint: r.endpoint.ID, Routed: r.port.Direct(),
-			Served: !r.port.Translated() && !r.port.Direct(),
+			Network: r.endpoint.NetworkID, Endpoint: r.endpoint.ID, Routed: r.port.Kind() == desired.Direct,
+			Served: r.port.Kind() == desired.Served,
 		}
-		if !r.port.Direct() {
+		if r.port.Kind() != desired.Direct {
 			out[i].Host = r.port.Host.String()
 		}
 		sources := r.endpoint.Allow.For(r.port.Proto, r.port.Container.Port())

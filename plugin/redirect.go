@@ -48,7 +48,9 @@ func handleOwn[Req, Resp any](s *Server, pattern string, fn func(context.Context
 			}
 		}
 		if err == nil {
-			resp, err = fn(r.Context(), req)
+			ctx, done := s.context(r)
+			resp, err = fn(ctx, req)
+			done()
 		}
 		if err == nil {
 			level := slog.LevelInfo
@@ -71,10 +73,8 @@ func handleOwn[Req, Resp any](s *Server, pattern string, fn func(context.Context
 
 // Redirects lists the redirects by port.
 func (d *Driver) Redirects() []control.Redirect {
-	d.mu.Lock()
-	defer d.mu.Unlock()
 	out := []control.Redirect{}
-	for _, r := range d.state.SortedRedirects() {
+	for _, r := range read(d, "list redirects", desired.State.SortedRedirects) {
 		out = append(out, shownRedirect(r))
 	}
 	return out
@@ -117,16 +117,23 @@ func (d *Driver) AddRedirect(ctx context.Context, req control.Redirect) (control
 	if err != nil {
 		return control.Redirect{}, &statusError{http.StatusBadRequest, fmt.Errorf("cannot redirect port %d: %w", req.Port, err)}
 	}
-	if err := d.named(ctx, d.addRedirect(r)); err != nil {
+	err = d.pastDead(ctx, func() error { return d.addRedirect(r) })
+	if err := d.named(ctx, err); err != nil {
 		return control.Redirect{}, err
 	}
 	return shownRedirect(r), nil
 }
 
+// redirectsKey keeps changes of redirects and of published ports from each
+// other: each looks whether the other has the port.
+const redirectsKey = "redirects"
+
 func (d *Driver) addRedirect(r desired.Redirect) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if err := d.checkRedirect(r); err != nil {
+	defer d.calls.Lock(redirectsKey)()
+	if err := d.ready(); err != nil {
+		return &statusError{http.StatusServiceUnavailable, err}
+	}
+	if err := read(d, "add redirect", func(s desired.State) error { return checkRedirect(s, r) }); err != nil {
 		return &statusError{http.StatusConflict, err}
 	}
 	if err := d.holdRedirect(r); err != nil {
@@ -136,17 +143,24 @@ func (d *Driver) addRedirect(r desired.Redirect) error {
 		}
 		return &statusError{status, err}
 	}
-	err := d.changePart(d.state.RedirectPart(r.Name), func(s *desired.State) { s.Redirects[r.Name] = r })
+	part := read(d, "add redirect", func(s desired.State) desired.State { return s.RedirectPart(r.Name) })
+	err := d.change("add redirect", part, nil, func(s *desired.State) { s.Redirects[r.Name] = r })
 	if err != nil {
-		d.release(r.Ports())
+		d.releaseRedirect(r)
 	}
 	return err
 }
 
-// checkRedirect refuses a redirect that another one, or a published port,
-// stands in the way of. d.mu is held.
-func (d *Driver) checkRedirect(r desired.Redirect) error {
-	for _, other := range d.state.SortedRedirects() {
+func (d *Driver) releaseRedirect(r desired.Redirect) {
+	for _, p := range r.Ports() {
+		d.kernel.Release(p, r.Owner())
+	}
+}
+
+// checkRedirect refuses a redirect that cannot be had beside another one, or
+// beside a published port.
+func checkRedirect(s desired.State, r desired.Redirect) error {
+	for _, other := range s.SortedRedirects() {
 		for _, p := range other.Ports() {
 			if r.InTheWay(p) {
 				return fmt.Errorf("cannot add %s: %s has port %s already", r, other, p.Key())
@@ -158,10 +172,10 @@ func (d *Driver) checkRedirect(r desired.Redirect) error {
 			}
 		}
 	}
-	if other, ok := d.state.Redirects[r.Name]; ok {
+	if other, ok := s.Redirects[r.Name]; ok {
 		return fmt.Errorf("cannot add %s: the name is taken by %s, give another one by --name", r, other)
 	}
-	for _, e := range d.state.SortedEndpoints() {
+	for _, e := range s.SortedEndpoints() {
 		for _, p := range e.Published {
 			if r.InTheWay(p) {
 				return &redirectTakenError{redirect: r, publishedError: publishedError{port: p, owner: e}}
@@ -183,19 +197,6 @@ func (e *redirectTakenError) Error() string {
 		e.redirect, e.owner.ID, e.owner.NetworkID, e.port.Container.Addr(), e.port.Key())
 }
 
-// named adds the container's name to an error that tells of an endpoint. d.mu
-// is not held: Docker is asked.
-func (d *Driver) named(ctx context.Context, err error) error {
-	var taken *redirectTakenError
-	if !errors.As(err, &taken) || d.containerName == nil {
-		return err
-	}
-	if name := d.containerName(ctx, taken.owner.ID); name != "" {
-		return fmt.Errorf("%w (container %s)", err, name)
-	}
-	return err
-}
-
 // redirectedError says that a redirect has a host port, or leads to it.
 type redirectedError struct {
 	port     desired.Port
@@ -213,15 +214,16 @@ func (e *redirectedError) Error() string {
 // Unwrap makes the port one that is taken.
 func (e *redirectedError) Unwrap() error { return syscall.EADDRINUSE }
 
-// redirected refuses to publish a port that a redirect has or leads to; d.mu is
-// held.
+// redirected refuses to publish a port that a redirect has or leads to.
 func (d *Driver) redirected(p desired.Port) error {
-	for _, r := range d.state.SortedRedirects() {
-		if r.InTheWay(p) {
-			return &redirectedError{port: p, redirect: r}
+	return read(d, "look for redirects", func(s desired.State) error {
+		for _, r := range s.SortedRedirects() {
+			if r.InTheWay(p) {
+				return &redirectedError{port: p, redirect: r}
+			}
 		}
-	}
-	return nil
+		return nil
+	})
 }
 
 // holdRedirect holds the sockets of a redirect's port, all or none.
@@ -230,30 +232,23 @@ func (d *Driver) holdRedirect(r desired.Redirect) error {
 		if p.Host.Addr() == netip.IPv6Unspecified() && !port.HasIPv6() {
 			continue
 		}
-		if err := d.ports.Hold(p); err != nil {
-			d.release(r.Ports())
+		if err := d.kernel.Hold(p, r.Owner()); err != nil {
+			d.releaseRedirect(r)
 			return err
 		}
 	}
 	return nil
 }
 
-// holdRedirects holds the ports of the restored redirects. The rules stand
-// where a port cannot be held: they work without it.
-func (d *Driver) holdRedirects() {
-	for _, r := range d.state.SortedRedirects() {
-		if err := d.holdRedirect(r); err != nil {
-			d.log.Error("a redirected port was taken while nftnet was not running", "redirect", r.Name, "error", err)
-		}
-	}
-}
-
 // RemoveRedirect removes a redirect.
 func (d *Driver) RemoveRedirect(name string) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if _, ok := d.state.Redirects[name]; !ok {
+	defer d.calls.Lock(redirectsKey)()
+	if err := d.ready(); err != nil {
+		return &statusError{http.StatusServiceUnavailable, err}
+	}
+	part := read(d, "remove redirect", func(s desired.State) desired.State { return s.RedirectPart(name) })
+	if len(part.Redirects) == 0 {
 		return &statusError{http.StatusNotFound, fmt.Errorf("there is no redirect %q: nftnet redirect ls lists them", name)}
 	}
-	return d.changePart(d.state.RedirectPart(name), func(s *desired.State) { delete(s.Redirects, name) })
+	return d.change("remove redirect", part, nil, func(s *desired.State) { delete(s.Redirects, name) })
 }

@@ -87,7 +87,7 @@ func TestRedirectComesAndGoes(t *testing.T) {
 	if after := table(t); after != before {
 		t.Errorf("something is left:\n%s", after)
 	}
-	if n := r.driver.ports.Len(); n != 0 {
+	if n := r.held(); n != 0 {
 		t.Errorf("%d ports are still held", n)
 	}
 }
@@ -193,8 +193,8 @@ func TestRedirectIsKept(t *testing.T) {
 	if after := table(t); after != before {
 		t.Errorf("a restart changed the table:\n%s\nit was:\n%s", after, before)
 	}
-	if got := r.redirects(t); got != list || r.driver.ports.Len() != 2 {
-		t.Errorf("after the restart: %s and %d held ports, want %s and 2", got, r.driver.ports.Len(), list)
+	if got := r.redirects(t); got != list || r.held() != 2 {
+		t.Errorf("after the restart: %s and %d held ports, want %s and 2", got, r.held(), list)
 	}
 }
 

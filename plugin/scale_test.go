@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"nftnet/internal/kernel"
 	"nftnet/internal/nstest"
 )
 
@@ -56,14 +57,19 @@ func TestManyNetworksAndPorts(t *testing.T) {
 		}
 	}
 	r.removeAll(t)
-	if after := rules(); after != before || r.driver.ports.Len() != 0 {
-		t.Errorf("%d lines of the table and %d held ports are left, want %d and 0", after, r.driver.ports.Len(), before)
+	if after := rules(); after != before || r.held() != 0 {
+		t.Errorf("%d lines of the table and %d held ports are left, want %d and 0", after, r.held(), before)
 	}
 }
 
 func generationOf(t *testing.T, r *rig) uint32 {
 	t.Helper()
-	g, err := r.driver.nft.Generation()
+	conn, err := kernel.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	g, err := conn.Generation()
 	if err != nil {
 		t.Fatal(err)
 	}

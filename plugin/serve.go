@@ -7,13 +7,12 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"nftnet/plugin/libnetwork"
-	"os"
-	"path/filepath"
+	"slices"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/docker/go-plugins-helpers/sdk"
@@ -44,11 +43,15 @@ type Server struct {
 	log     *slog.Logger
 	handler sdk.Handler
 	calls   sync.WaitGroup
+	// stopping ends when calls are not to wait for other programs any more.
+	stopping context.Context
+	stop     context.CancelFunc
 }
 
 // NewServer is the HTTP side of a driver.
 func NewServer(d *Driver, log *slog.Logger) *Server {
 	s := &Server{driver: d, log: log, handler: sdk.NewHandler(manifest)}
+	s.stopping, s.stop = context.WithCancel(context.Background())
 	handle(s, "GetCapabilities", d.getCapabilities)
 	handle(s, "GwAllocCheck", d.gwAllocCheck)
 	handle(s, "CreateNetwork", d.createNetwork)
@@ -69,11 +72,21 @@ func NewServer(d *Driver, log *slog.Logger) *Server {
 		answer(w, http.StatusOK, d.Published())
 	})
 	handleRedirects(s)
+	handleProblems(s)
 	return s
 }
 
 // noBody are the calls that Docker sends without a body.
-var noBody = map[string]bool{"GetCapabilities": true}
+var noBody = map[string]bool{"GetCapabilities": true, "EndpointOperInfo": true}
+
+// changes reports whether a call changes anything.
+func changes(name string) bool {
+	switch name {
+	case "GetCapabilities", "GwAllocCheck", "EndpointOperInfo", "DiscoverNew", "DiscoverDelete":
+		return false
+	}
+	return true
+}
 
 // handle registers a call of the protocol. The log gets one line for each.
 func handle[Req, Resp any](s *Server, name string, fn func(context.Context, Req) (Resp, error)) {
@@ -88,10 +101,22 @@ func handle[Req, Resp any](s *Server, name string, fn func(context.Context, Req)
 		}
 		if err != nil {
 			s.log.Warn("call", "name", name, "error", err)
+			s.driver.unreadCall()
 			answer(w, http.StatusBadRequest, libnetwork.ErrorResponse{Err: err.Error()})
 			return
 		}
-		resp, err := fn(r.Context(), req)
+		var resp Resp
+		if changes(name) {
+			if err = s.driver.ready(); err != nil {
+				// Docker does not repeat it: what it does not know later was to go.
+				s.driver.unreadCall()
+			}
+		}
+		if err == nil {
+			ctx, done := s.context(r)
+			resp, err = fn(ctx, req)
+			done()
+		}
 		attrs := append([]any{"name", name}, idAttrs(req)...)
 		attrs = append(attrs, "took", time.Since(start).Round(time.Microsecond))
 		var bad *requestError
@@ -101,12 +126,24 @@ func handle[Req, Resp any](s *Server, name string, fn func(context.Context, Req)
 			answer(w, http.StatusBadRequest, libnetwork.ErrorResponse{Err: err.Error()})
 		case err != nil:
 			s.log.Error("call", append(attrs, "error", err)...)
+			// What Docker made of it is not known.
+			s.driver.compareSoon()
 			answer(w, http.StatusOK, libnetwork.ErrorResponse{Err: err.Error()})
 		default:
 			s.log.Info("call", attrs...)
 			answer(w, http.StatusOK, resp)
 		}
 	})
+}
+
+// context is that of a request, which ends at a stop too.
+func (s *Server) context(r *http.Request) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(r.Context())
+	detach := context.AfterFunc(s.stopping, cancel)
+	return ctx, func() {
+		detach()
+		cancel()
+	}
 }
 
 // decode reads a call's body. An empty one is an error: after a broken
@@ -150,57 +187,119 @@ func idAttrs(req any) []any {
 
 func answer(w http.ResponseWriter, status int, v any) {
 	w.Header().Set("Content-Type", sdk.DefaultContentTypeV1_1)
+	// Docker would send its next call by a connection that a restart has closed
+	// meanwhile, and send it again without its body.
+	w.Header().Set("Connection", "close")
 	w.WriteHeader(status)
 	// The caller is gone where this fails: nobody is left to tell.
 	_ = json.NewEncoder(w).Encode(v)
 }
 
-// drainTimeout bounds how long a stop waits for calls under way.
-const drainTimeout = 10 * time.Second
+// How long a stop waits for calls under way, and then for those whose
+// connections it has closed: a call that is sent by halves never ends.
+const (
+	drainTimeout = 400 * time.Millisecond
+	cutTimeout   = 200 * time.Millisecond
+)
 
 // Serve answers calls until ctx ends, then waits for those under way.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
-	stop := context.AfterFunc(ctx, func() { _ = l.Close() })
+	t := newTracker(l)
+	defer s.stop()
+	stop := context.AfterFunc(ctx, func() {
+		s.stop()
+		_ = l.Close()
+	})
 	defer stop()
-	err := s.handler.Serve(l)
+	err := s.handler.Serve(t)
 	if ctx.Err() == nil {
 		return fmt.Errorf("serve %s: %w", l.Addr(), err)
 	}
 	done := make(chan struct{})
 	go func() {
+		// A connection that was accepted and not read yet is a call, too: each is
+		// closed with its answer.
+		t.wait()
 		s.calls.Wait()
 		close(done)
 	}()
+	if within(done, drainTimeout) {
+		return nil
+	}
+	t.cut()
+	if !within(done, cutTimeout) {
+		s.log.Warn("calls were still under way at the stop", "waited", drainTimeout+cutTimeout)
+	}
+	return nil
+}
+
+func within(done <-chan struct{}, d time.Duration) bool {
 	select {
 	case <-done:
-		return nil
-	case <-time.After(drainTimeout):
-		return fmt.Errorf("calls were still under way %s after the stop", drainTimeout)
+		return true
+	case <-time.After(d):
+		return false
 	}
 }
 
-// Listen makes the driver's socket. One that a dead process left behind is
-// replaced; one that is answered is an error.
-func Listen(path string) (net.Listener, error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return nil, fmt.Errorf("make the folder of the socket: %w", err)
+// tracker knows the open connections of a listener.
+type tracker struct {
+	net.Listener
+	mu    sync.Mutex
+	none  *sync.Cond
+	conns map[net.Conn]bool
+}
+
+func newTracker(l net.Listener) *tracker {
+	t := &tracker{Listener: l, conns: map[net.Conn]bool{}}
+	t.none = sync.NewCond(&t.mu)
+	return t
+}
+
+// wait returns when no connection is open.
+func (t *tracker) wait() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for len(t.conns) > 0 {
+		t.none.Wait()
 	}
-	if c, err := net.DialTimeout("unix", path, time.Second); err == nil {
-		_ = c.Close()
-		return nil, fmt.Errorf("socket %s is served by another process: is nftnet running already?", path)
-	} else if !errors.Is(err, syscall.ENOENT) && !errors.Is(err, syscall.ECONNREFUSED) {
-		return nil, fmt.Errorf("socket %s: %w", path, err)
-	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("remove stale socket: %w", err)
-	}
-	l, err := net.Listen("unix", path)
+}
+
+// Accept implements net.Listener.
+func (t *tracker) Accept() (net.Conn, error) {
+	c, err := t.Listener.Accept()
 	if err != nil {
-		return nil, fmt.Errorf("make socket %s: %w", path, err)
+		return nil, err
 	}
-	// The socket commands the host's network: root's group at most.
-	if err := os.Chmod(path, 0o660); err != nil {
-		return nil, errors.Join(fmt.Errorf("make socket %s: %w", path, err), l.Close())
+	tracked := &trackedConn{Conn: c, tracker: t}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.conns[tracked] = true
+	return tracked, nil
+}
+
+// cut closes the open connections.
+func (t *tracker) cut() {
+	t.mu.Lock()
+	conns := slices.Collect(maps.Keys(t.conns))
+	t.mu.Unlock()
+	for _, c := range conns {
+		_ = c.Close()
 	}
-	return l, nil
+}
+
+type trackedConn struct {
+	net.Conn
+	tracker *tracker
+}
+
+// Close implements net.Conn.
+func (c *trackedConn) Close() error {
+	c.tracker.mu.Lock()
+	delete(c.tracker.conns, c)
+	if len(c.tracker.conns) == 0 {
+		c.tracker.none.Broadcast()
+	}
+	c.tracker.mu.Unlock()
+	return c.Conn.Close()
 }

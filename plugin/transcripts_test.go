@@ -3,6 +3,7 @@ package plugin
 import (
 	"bufio"
 	"encoding/json"
+	"fmt"
 	"math/rand/v2"
 	"net/netip"
 	"os"
@@ -11,11 +12,17 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"nftnet/internal/desired"
 	"nftnet/internal/kernel"
 	"nftnet/internal/layout"
 	rs "nftnet/internal/ruleset"
 	"nftnet/plugin/libnetwork"
+	"nftnet/plugin/realise"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
 // recorded is a call that a real engine made of a driver.
@@ -125,36 +132,67 @@ func (r *rig) replay(t *testing.T, calls []recorded) []string {
 
 // consistent asserts that the kernel has what the state asks for, no less and
 // no more.
+//
+// What the driver does beside the calls changes its state first: a moment later
+// they agree.
 func (r *rig) consistent(t *testing.T) {
 	t.Helper()
-	d := r.driver
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	have, err := d.nft.Read(kernel.Filter{Table: layout.Table})
+	var wrong []string
+	for range 100 {
+		if wrong = r.inconsistencies(t); len(wrong) == 0 {
+			return
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	for _, w := range wrong {
+		t.Error(w)
+	}
+}
+
+func (r *rig) inconsistencies(t *testing.T) (wrong []string) {
+	t.Helper()
+	add := func(format string, args ...any) { wrong = append(wrong, fmt.Sprintf(format, args...)) }
+	state := r.state()
+	conn, err := kernel.Open()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := rs.Diff(have, Ruleset(d.state)); len(diff) != 0 {
-		t.Errorf("the table is not what the state asks for:\n%s", diff)
-	}
-	published := hostPorts(d.state)
-	if d.ports.Len() != len(published) {
-		t.Errorf("%d ports are held, %d are published", d.ports.Len(), len(published))
-	}
-	stored, err := d.store.Load()
+	defer conn.Close()
+	have, err := conn.Read(kernel.Filter{Table: layout.Table})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(stored.Networks) != len(d.state.Networks) || len(stored.Endpoints) != len(d.state.Endpoints) {
-		t.Errorf("the state file has %d networks and %d endpoints, the driver %d and %d",
-			len(stored.Networks), len(stored.Endpoints), len(d.state.Networks), len(d.state.Endpoints))
+	if diff := rs.Diff(have, realise.Ruleset(state)); len(diff) != 0 {
+		add("the table is not what the state asks for:\n%s", diff)
 	}
-	all := links(t)
-	for _, e := range d.state.Endpoints {
-		if e.HostLink != "" && !strings.Contains(all, e.HostLink) {
-			t.Errorf("link %s is missing", e.HostLink)
+	published := 0
+	for _, e := range state.Endpoints {
+		for _, p := range e.Published {
+			if p.Kind() != desired.Direct {
+				published++
+			}
 		}
 	}
+	for _, redirect := range state.Redirects {
+		published += len(redirect.Ports())
+	}
+	if r.held() != published {
+		add("%d ports are held, %d are published", r.held(), published)
+	}
+	stored, err := r.driver.store.Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(state, stored, cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{}, netip.AddrPort{}), cmpopts.EquateEmpty()); diff != "" {
+		add("the state file is not what the driver has:\n%s", diff)
+	}
+	all := links(t)
+	for _, e := range state.Endpoints {
+		if e.HostLink != "" && !strings.Contains(all, e.HostLink) {
+			add("link %s is missing", e.HostLink)
+		}
+	}
+	return wrong
 }
 
 // refusals are what a session may be refused for in a namespace that is not the

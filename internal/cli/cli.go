@@ -78,6 +78,6 @@ func root(version string) *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	cmd.AddCommand(serveCommand(version), inspectCommand(version), portsCommand(), redirectCommand(), statusCommand(version), versionCommand(version))
+	cmd.AddCommand(serveCommand(version), inspectCommand(version), portsCommand(), redirectCommand(), pruneCommand(), statusCommand(version), versionCommand(version))
 	return cmd
 }

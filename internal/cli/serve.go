@@ -4,13 +4,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
+	"net"
 	"os"
+	"os/signal"
 	"syscall"
 
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
 
+	"nftnet/internal/fdstore"
+	"nftnet/internal/host"
+	"nftnet/internal/lockfile"
 	"nftnet/plugin"
 )
 
@@ -21,17 +27,22 @@ func serveCommand(version string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Run the network driver",
-		Long: `Run the network driver until it is told to stop.
+		Long: `Run the network driver until SIGTERM or SIGINT.
 
 Docker finds it by its socket; the socket's file name is the driver's name in
 "docker network create -d NAME". What Docker asked for is kept in the state file,
 and restored from there at the start. A stop leaves networks and connections of
 containers as they are; the next start takes up from there. Only the sockets
-that keep other programs off published ports, and that serve [::1], close.
+that keep other programs off published ports, and that serve [::1], close; under
+systemd (FileDescriptorStoreMax=) they stay with it, and clients wait for the
+next start.
 
-Needs root, or CAP_NET_ADMIN and write access to /proc/sys/net. The log goes to
-standard error, one line for each call of Docker. systemd is told when the
-driver is ready (Type=notify).`,
+What changes beside the driver is repaired within a second: bridges, links,
+addresses, kernel parameters, rules. "nftnet status" tells what could not be.
+
+Needs root, or CAP_NET_ADMIN, CAP_NET_RAW and write access to /proc/sys/net. The
+log goes to standard error, one line for each call of Docker. The driver notifies
+systemd when it is ready (Type=notify). SIGHUP does nothing.`,
 		Example: `  nftnet serve
   nftnet serve --state /srv/nftnet/state.db --log-level warn`,
 		Args: cobra.NoArgs,
@@ -57,14 +68,23 @@ func serve(ctx context.Context, version, socket, level string, config plugin.Con
 	if err := l.UnmarshalText([]byte(level)); err != nil {
 		return fmt.Errorf("log level %q is not allowed: debug, info, warn and error are", level)
 	}
-	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: l}))
+	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: l, ReplaceAttr: briefError}))
+	if err := host.RequireCapability("CAP_NET_ADMIN"); err != nil {
+		return err
+	}
 	raiseDescriptors(log)
-	// The socket comes first: who has it has the host's table, too.
-	listener, err := plugin.Listen(socket)
+	shelf, err := fdstore.Take(log)
 	if err != nil {
 		return err
 	}
-	config.Log, config.ContainerName, config.Firewalld = log, containerName, true
+	// The socket comes first: who has it has the host's table, too.
+	listener, lock, err := driverSocket(socket, shelf)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, lock.Close()) }()
+	ignoreHangups(ctx, log)
+	config.Log, config.Docker, config.Firewalld, config.Shelf = log, dockerEngine{log}, true, shelf
 	driver, err := plugin.Open(ctx, config)
 	if err != nil {
 		return errors.Join(err, listener.Close())
@@ -76,6 +96,55 @@ func serve(ctx context.Context, version, socket, level string, config plugin.Con
 	notify(log, daemon.SdNotifyStopping)
 	log.Info("stopped: networks and containers stay connected")
 	return err
+}
+
+// briefError writes an error as its own text: slog would write one of nftables
+// with the whole batch, which can have megabytes.
+func briefError(_ []string, a slog.Attr) slog.Attr {
+	if err, ok := a.Value.Any().(error); ok {
+		a.Value = slog.StringValue(err.Error())
+	}
+	return a
+}
+
+// driverSocketName is the name of the driver's own socket in the service
+// manager's store.
+const driverSocketName = "driver"
+
+// driverSocket is the socket on which Docker calls: the one that an earlier
+// driver left with the service manager, where calls wait meanwhile, or a new one.
+func driverSocket(path string, shelf *fdstore.Store) (net.Listener, io.Closer, error) {
+	if l, ok := shelf.Listener(driverSocketName); ok && l.Addr().String() == path {
+		lock, err := lockfile.Take(path + lockfile.Suffix)
+		if err != nil {
+			return nil, nil, errors.Join(err, l.Close())
+		}
+		return l, lock, nil
+	}
+	l, lock, err := lockfile.ListenUnix(path, 0o660)
+	if err != nil {
+		return nil, nil, err
+	}
+	shelf.Put(driverSocketName, l.(*net.UnixListener))
+	return l, lock, nil
+}
+
+// ignoreHangups keeps a SIGHUP from ending the driver: there is no file of
+// settings that it could read again.
+func ignoreHangups(ctx context.Context, log *slog.Logger) {
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	go func() {
+		defer signal.Stop(hangups)
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-hangups:
+				log.Info("SIGHUP does nothing: nftnet has nothing to read again, a restart takes new flags")
+			}
+		}
+	}()
 }
 
 // wantedDescriptors serves ten thousand published ports in both families and

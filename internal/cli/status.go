@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -22,10 +23,10 @@ func statusCommand(version string) *cobra.Command {
 	var socket, docker, format, color, lang string
 	cmd := &cobra.Command{
 		Use:   "status",
-		Short: "Tell whether the networks work and, if not, what is in the way",
-		Long: `Tell whether the driver answers, which networks it has, and what is in the way of
-their packets: forwarding that is switched off, a table that is missing, and
-chains of other tables that drop what the driver's own table accepts. An accept
+		Short: "Tell whether the networks work and, if not, what stops them",
+		Long: `Tell whether the driver answers, which networks it has, and what stops their
+packets: forwarding that is switched off, a table that is missing, and chains of
+other tables that drop what the driver's own table accepts. An accept
 ends one chain only: who has a chain of their own with policy drop has to accept
 there, too.
 
@@ -33,7 +34,7 @@ All chains of other tables are looked at that packets to and from containers
 meet: connections from outside to published ports, from containers to the
 outside, the answers to both, and those between containers where the host sends
 bridged frames through the IP hooks. A chain that drops them is named, with the
-rule or policy, and with the line that mends it. An "error" drops them for
+rule or policy, and with the command that fixes it. An "error" drops them for
 certain. A "warn" may: it depends on something that cannot be known here, such
 as who asks. Rules that drop some packets only are no obstacle.
 
@@ -92,7 +93,8 @@ func readStatus(ctx context.Context, socket, docker string, say *message.Catalog
 	if err != nil {
 		return status{}, err
 	}
-	ports, driverErr := control.Client{Socket: socket}.Ports(ctx)
+	driver := control.Client{Socket: socket}
+	ports, driverErr := driver.Ports(ctx)
 	names, err := dockerNames(ctx, docker)
 	if err != nil {
 		fmt.Fprintln(errOut, "nftnet: names are missing:", err)
@@ -114,7 +116,40 @@ func readStatus(ctx context.Context, socket, docker string, say *message.Catalog
 	s.host.IPv4, s.host.IPv6 = inspect.Sysctls(host.IPv4()), inspect.Sysctls(host.IPv6())
 	s.host.Legacy = host.LegacyTables()
 	s.findings = inspect.NewModel(rs, names).Findings(s.host)
+	if driverErr != nil {
+		return s, nil
+	}
+	problems, err := driver.Problems(ctx)
+	if err != nil {
+		// An older driver runs still, or this one is busy: the rest is known.
+		problems = []control.Problem{{Code: "problems-unknown", Level: "warn", Text: fmt.Sprintf("the driver does not tell what it could not repair: %v", err)}}
+	}
+	s.findings = append(s.findings, problemFindings(problems)...)
 	return s, nil
+}
+
+// problemFindings are what the driver itself knows to be wrong.
+func problemFindings(list []control.Problem) []inspect.Finding {
+	var out []inspect.Finding
+	for _, p := range list {
+		f := inspect.Finding{Mend: p.Command}
+		f.Object, f.Topic = inspect.Object{Kind: inspect.KindRuleset}, inspect.TopicObstacle
+		f.Level, f.Sentence = inspect.Level(p.Level), sentence(p.Text, p.Fix)
+		if p.Network != "" {
+			f.Networks = []string{p.Network}
+		}
+		out = append(out, f)
+	}
+	return out
+}
+
+// sentence joins what is wrong and what to do about it.
+func sentence(text, fix string) string {
+	text = strings.ToUpper(text[:1]) + text[1:] + "."
+	if fix != "" {
+		text += " " + strings.ToUpper(fix[:1]) + fix[1:] + "."
+	}
+	return text
 }
 
 // cause is what the kernel says about a socket that cannot be reached; the rest

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 )
@@ -155,6 +156,16 @@ type Endpoint struct {
 	// Sandbox is the container's network namespace as Docker names it: endpoints
 	// with the same one are one container's.
 	Sandbox string `json:"sandbox,omitempty"`
+	// Asked are the ports that the container's user publishes, as Docker sent them
+	// with Join.
+	Asked []Binding `json:"asked,omitempty"`
+	// Gateway is the turn in which Docker made the endpoint its container's
+	// gateway, the later the higher; 0 where it is none.
+	Gateway uint64 `json:"gateway,omitempty"`
+	// Revoked says that Docker took the ports back and gave them to nobody yet.
+	Revoked bool `json:"revoked,omitempty"`
+	// NoRelay says that another driver's endpoint is the container's IPv6 gateway.
+	NoRelay bool `json:"no_relay,omitempty"`
 	// Published are the host ports that lead to the container, as allocated.
 	Published []Port `json:"published,omitempty"`
 	// Allow bounds who reaches the published ports.
@@ -165,6 +176,25 @@ type Endpoint struct {
 	Addresses []netip.Addr `json:"addresses,omitempty"`
 	// FreeBind publishes ports on addresses that the host does not have yet.
 	FreeBind bool `json:"free_bind,omitempty"`
+}
+
+// Binding is a port that a user publishes. HostPort and HostPortEnd are the same
+// for one port, a range to choose from, or 0 for any.
+type Binding struct {
+	Proto       uint8  `json:"proto"`
+	Port        uint16 `json:"port"`
+	HostIP      string `json:"host_ip,omitempty"`
+	HostPort    uint16 `json:"host_port,omitempty"`
+	HostPortEnd uint16 `json:"host_port_end,omitempty"`
+}
+
+// Owner names whose ports the endpoint's are: its container's, which may have
+// others.
+func (e Endpoint) Owner() string {
+	if e.Sandbox != "" {
+		return e.Sandbox
+	}
+	return e.ID
 }
 
 // Addrs lists the endpoint's addresses, IPv4 first.
@@ -202,19 +232,43 @@ type Port struct {
 	FreeBind bool `json:"free_bind,omitempty"`
 }
 
-// Translated says whether the kernel translates the port. It cannot translate
-// between families, and what comes to ::1 it could not send off the host.
-func (p Port) Translated() bool {
+// PortKind is how a port of the host, or of a container, is published.
+type PortKind string
+
+// The kinds of ports. A port's kind follows from its two addresses.
+const (
+	// Translated ports are the kernel's: it gives their packets the container's
+	// address.
+	Translated PortKind = "translated"
+	// Served ports are served by their own socket: the kernel cannot translate
+	// from one family to the other, nor send off the host what comes to ::1.
+	Served PortKind = "served"
+	// Direct ports are published by the container's own address, without a port
+	// of the host: Host is zero.
+	Direct PortKind = "direct"
+	// Redirected ports lead to the host itself: Container is an unspecified
+	// address.
+	Redirected PortKind = "redirected"
+)
+
+// Kind returns how the port is published.
+func (p Port) Kind() PortKind {
 	h, c := p.Host.Addr(), p.Container.Addr()
-	return h.IsValid() && h.Is4() == c.Is4() && h != netip.IPv6Loopback()
+	switch {
+	case !h.IsValid():
+		return Direct
+	case c.IsUnspecified():
+		return Redirected
+	case h.Is4() != c.Is4() || h == netip.IPv6Loopback():
+		return Served
+	}
+	return Translated
 }
 
-// Across says whether the port leads from one family to the other.
-func (p Port) Across() bool { return !p.Direct() && p.Host.Addr().Is4() != p.Container.Addr().Is4() }
-
-// Direct says whether the port is published by the container's own address,
-// without a port of the host.
-func (p Port) Direct() bool { return !p.Host.IsValid() }
+// Across reports whether the port leads from one family to the other.
+func (p Port) Across() bool {
+	return p.Kind() == Served && p.Host.Addr().Is4() != p.Container.Addr().Is4()
+}
 
 // Any says whether the port is published on every address of its family.
 func (p Port) Any() bool { return p.Host.Addr().IsUnspecified() }
@@ -235,7 +289,7 @@ func ProtoName(proto uint8) string {
 
 // String writes the port as docker ps does: host->container/protocol.
 func (p Port) String() string {
-	if p.Direct() {
+	if p.Kind() == Direct {
 		return fmt.Sprintf("%s/%s", p.Container, ProtoName(p.Proto))
 	}
 	return fmt.Sprintf("%s->%d/%s", p.Host, p.Container.Port(), ProtoName(p.Proto))
@@ -276,6 +330,56 @@ func (s State) Part(networkID, endpointID string) State {
 		out.Endpoints[endpointID] = e
 	}
 	return out
+}
+
+// ContainerPart is the state of all endpoints of a container, and of their
+// networks.
+func (s State) ContainerPart(owner string) State {
+	out := New()
+	for id, e := range s.Endpoints {
+		if e.Owner() != owner {
+			continue
+		}
+		out.Endpoints[id] = e
+		if n, ok := s.Networks[e.NetworkID]; ok {
+			out.Networks[n.ID] = n
+		}
+	}
+	return out
+}
+
+// Replace replaces what before holds by what after holds, as far as they differ:
+// the network of an endpoint that changes may have gone meanwhile.
+func (s State) Replace(before, after State) {
+	before, after = Differing(before, after)
+	replace(s.Networks, before.Networks, after.Networks)
+	replace(s.Endpoints, before.Endpoints, after.Endpoints)
+	replace(s.Redirects, before.Redirects, after.Redirects)
+}
+
+func replace[T any](all, before, after map[string]T) {
+	for id := range before {
+		delete(all, id)
+	}
+	maps.Copy(all, after)
+}
+
+// Differing returns what differs between two states of a part.
+func Differing(before, after State) (State, State) {
+	b, a := before.Clone(), after.Clone()
+	differing(b.Networks, a.Networks)
+	differing(b.Endpoints, a.Endpoints)
+	differing(b.Redirects, a.Redirects)
+	return b, a
+}
+
+func differing[T any](before, after map[string]T) {
+	for id, x := range before {
+		if y, ok := after[id]; ok && reflect.DeepEqual(x, y) {
+			delete(before, id)
+			delete(after, id)
+		}
+	}
 }
 
 // EndpointsOf lists the endpoints of a network in the order of their ids.

@@ -92,12 +92,9 @@ func (r Redirect) Ports() []Port {
 	return out
 }
 
-// ToHost says whether the port leads to the host itself: it is a redirect's.
-func (p Port) ToHost() bool { return p.Container.Addr().IsUnspecified() }
-
 // Overlaps says whether two ports would answer the same packet.
 func (p Port) Overlaps(o Port) bool {
-	return !p.Direct() && !o.Direct() && p.Proto == o.Proto && p.Host.Port() == o.Host.Port() && p.Host.Addr().Is4() == o.Host.Addr().Is4() &&
+	return p.Host.IsValid() && o.Host.IsValid() && p.Proto == o.Proto && p.Host.Port() == o.Host.Port() && p.Host.Addr().Is4() == o.Host.Addr().Is4() &&
 		(p.Any() || o.Any() || p.Host.Addr() == o.Host.Addr())
 }
 
@@ -113,6 +110,9 @@ func (r Redirect) InTheWay(p Port) bool {
 	}
 	return false
 }
+
+// Owner names whose the redirect's ports are.
+func (r Redirect) Owner() string { return "redirect " + r.Name }
 
 // SortedRedirects lists the redirects by port, protocol and address.
 func (s State) SortedRedirects() []Redirect {

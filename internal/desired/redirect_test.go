@@ -53,12 +53,33 @@ func TestRedirectPorts(t *testing.T) {
 		var got []string
 		for _, p := range redirect(6, 80, 3000, address).Ports() {
 			got = append(got, p.Host.String()+"->"+p.Container.String())
-			if !p.ToHost() {
+			if p.Kind() != Redirected {
 				t.Errorf("%s leads to a container", p)
 			}
 		}
 		if len(got) != len(want) || got[0] != want[0] || got[len(got)-1] != want[len(want)-1] {
 			t.Errorf("ports of %q are %v, want %v", address, got, want)
+		}
+	}
+}
+
+func TestOverlap(t *testing.T) {
+	p := func(host string, proto uint8) Port {
+		return Port{Proto: proto, Host: netip.MustParseAddrPort(host)}
+	}
+	for _, row := range []struct {
+		a, b Port
+		want bool
+	}{
+		{p("0.0.0.0:80", 6), p("127.0.0.1:80", 6), true},
+		{p("127.0.0.1:80", 6), p("127.0.0.2:80", 6), false},
+		{p("0.0.0.0:80", 6), p("0.0.0.0:80", 17), false},
+		{p("0.0.0.0:80", 6), p("[::]:80", 6), false},
+		{p("0.0.0.0:80", 6), p("0.0.0.0:81", 6), false},
+		{p("[::]:80", 6), p("[::1]:80", 6), true},
+	} {
+		if row.a.Overlaps(row.b) != row.want || row.b.Overlaps(row.a) != row.want {
+			t.Errorf("%v and %v overlap: %v, want %v", row.a.Host, row.b.Host, !row.want, row.want)
 		}
 	}
 }

@@ -21,7 +21,6 @@ import (
 	"github.com/docker/docker/client"
 
 	"nftnet/inspect"
-	"nftnet/internal/layout"
 )
 
 // timeout is how long an engine may take for all of its answers: an inspector
@@ -187,7 +186,7 @@ func bridgeOf(n network.Summary) string {
 	case n.Driver == "bridge" && len(n.ID) >= 12:
 		return "br-" + n.ID[:12]
 	case isOurs(n.Driver) && len(n.ID) >= 11:
-		return layout.BridgeName(n.ID)
+		return "nft-" + n.ID[:11]
 	}
 	return ""
 }
@@ -197,7 +196,7 @@ func bridgeOf(n network.Summary) string {
 func isOurs(driver string) bool {
 	base := driver[strings.LastIndexByte(driver, '/')+1:]
 	name, _, _ := strings.Cut(base, ":")
-	return name == layout.Driver
+	return name == "nftnet"
 }
 
 func endpointNames(c container.Summary) []inspect.Endpoint {

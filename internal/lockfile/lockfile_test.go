@@ -217,21 +217,21 @@ func TestNoSocket(t *testing.T) {
 		make func(path string) error
 		want string
 	}{
-		"file":         {func(p string) error { return os.WriteFile(p, []byte("mine"), 0o600) }, "there is a regular file"},
-		"folder":       {func(p string) error { return os.Mkdir(p, 0o700) }, "there is a folder"},
-		"pipe":         {func(p string) error { return run("mkfifo", p) }, "there is a named pipe"},
-		"device":       {func(p string) error { nstest.RequireRoot(t); return run("mknod", p, "c", "1", "3") }, "there is a character device"},
-		"disk":         {func(p string) error { nstest.RequireRoot(t); return run("mknod", p, "b", "7", "200") }, "there is a block device"},
-		"link":         {func(p string) error { return os.Symlink("/etc/passwd", p) }, "there is a symbolic link to /etc/passwd"},
-		"link to none": {func(p string) error { return os.Symlink("none", p) }, "there is a symbolic link to none"},
+		"file":         {func(p string) error { return os.WriteFile(p, []byte("mine"), 0o600) }, "a regular file is there"},
+		"folder":       {func(p string) error { return os.Mkdir(p, 0o700) }, "a folder is there"},
+		"pipe":         {func(p string) error { return run("mkfifo", p) }, "a named pipe is there"},
+		"device":       {func(p string) error { nstest.RequireRoot(t); return run("mknod", p, "c", "1", "3") }, "a character device is there"},
+		"disk":         {func(p string) error { nstest.RequireRoot(t); return run("mknod", p, "b", "7", "200") }, "a block device is there"},
+		"link":         {func(p string) error { return os.Symlink("/etc/passwd", p) }, "a symbolic link to /etc/passwd is there"},
+		"link to none": {func(p string) error { return os.Symlink("none", p) }, "a symbolic link to none is there"},
 		"link to a dead socket": {func(p string) error {
 			return errors.Join(deadSocket(p+".real", "unix"), os.Symlink(p+".real", p))
-		}, "there is a symbolic link to"},
+		}, "a symbolic link to"},
 		"datagrams": {func(p string) error { return deadSocket(p, "unixgram") }, ""},
 		"datagrams, served": {func(p string) error {
 			_, err := net.ListenPacket("unixgram", p)
 			return err
-		}, "there is a socket of another type"},
+		}, "a socket of another type is there"},
 		"lock is a link": {func(p string) error { return os.Symlink("/etc/passwd", p+Suffix) }, "too many levels of symbolic links"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -85,9 +85,9 @@ func onlySocket(path string) error {
 		return nil
 	case fs.ModeSymlink:
 		to, _ := os.Readlink(path)
-		return fmt.Errorf("socket %s: there is a symbolic link to %s: remove it, or name another path", path, to)
+		return fmt.Errorf("socket %s: a symbolic link to %s is there, not a socket: remove it, or name another path", path, to)
 	default:
-		return fmt.Errorf("socket %s: there is %s: remove it, or name another path", path, kinds[kind])
+		return fmt.Errorf("socket %s: %s is there, not a socket: remove it, or name another path", path, kinds[kind])
 	}
 }
 
@@ -134,7 +134,7 @@ func removeDead(path string) error {
 		}
 		return nil
 	case errors.Is(err, syscall.EPROTOTYPE):
-		return fmt.Errorf("socket %s: there is a socket of another type: remove it, or name another path", path)
+		return fmt.Errorf("socket %s: a socket of another type is there: remove it, or name another path", path)
 	default:
 		return fmt.Errorf("socket %s: %w", path, err)
 	}

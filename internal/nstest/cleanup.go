@@ -23,9 +23,12 @@ const destroyTimeout = 15 * time.Second
 // tempDir returns the directory for sandboxes as mount tables show it.
 func tempDir() (string, error) { return filepath.EvalSymlinks(os.TempDir()) }
 
-// destroy ends all processes of the sandbox in dir, with them its mounts, and
-// removes its control groups and dir itself.
-func destroy(dir string) error {
+// destroy ends the sandbox in dir and removes dir.
+func destroy(dir string) error { return errors.Join(endProcesses(dir), removeDir(dir)) }
+
+// endProcesses ends all processes of the sandbox in dir, with them its mounts,
+// and removes its control groups.
+func endProcesses(dir string) error {
 	groups := map[string]bool{}
 	gone := poll(destroyTimeout, func() bool {
 		pids := processes(dir)
@@ -42,7 +45,7 @@ func destroy(dir string) error {
 	if !gone {
 		return fmt.Errorf("processes %v of %s do not end", processes(dir), dir)
 	}
-	return errors.Join(removeCgroups(dir, groups), removeDir(dir))
+	return removeCgroups(dir, groups)
 }
 
 // processes returns the processes with a mount from dir: all of a sandbox's,

@@ -1,10 +1,12 @@
 package nstest
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -45,22 +47,24 @@ type Engine struct {
 // killed with its containers. A sandbox has one engine at a time.
 func (sb *Sandbox) StartEngine(t testing.TB, args ...string) *Engine {
 	t.Helper()
-	program := os.Getenv("NFTNET_DOCKERD")
-	if program == "" {
-		program = "dockerd"
-	}
+	return sb.StartEngineVersion(t, Engine20, args...)
+}
+
+// StartEngineVersion is StartEngine with an engine of the test's choice.
+func (sb *Sandbox) StartEngineVersion(t testing.TB, v EngineVersion, args ...string) *Engine {
+	t.Helper()
 	e := &Engine{sb: sb, Socket: filepath.Join(sb.Dir, "docker.sock")}
-	e.args = append([]string{
-		program,
+	e.args = append(v.command(t),
 		"--data-root", filepath.Join(sb.Dir, "data"),
 		"--exec-root", filepath.Join(sb.Dir, "exec"),
 		"--pidfile", e.pidfile(),
-		"--host", "unix://" + e.Socket,
+		"--host", "unix://"+e.Socket,
 		"--cgroup-parent", cgroupParent(sb.Dir),
 		"--containerd-namespace", sb.name,
-		"--containerd-plugins-namespace", sb.name + "-plugins",
+		"--containerd-plugins-namespace", sb.name+"-plugins",
 		"--log-level", "warn",
-	}, args...)
+	)
+	e.args = append(e.args, args...)
 	t.Cleanup(func() {
 		if e.proc != nil {
 			e.proc.kill()
@@ -80,7 +84,8 @@ func (e *Engine) containerdPidfile() string {
 // Start starts a stopped or killed engine again, with the arguments it had.
 func (e *Engine) Start(t testing.TB) {
 	t.Helper()
-	if e.proc != nil && !e.proc.ended() {
+	// Reboot killed it without waiting.
+	if e.proc != nil && !e.proc.wait(time.Second) {
 		t.Fatalf("start engine: it runs already, pid %d", e.proc.Pid())
 	}
 	// A killed engine leaves its pid behind, which may be another's by now.
@@ -107,8 +112,15 @@ func (e *Engine) Start(t testing.TB) {
 }
 
 func (e *Engine) ping() error {
-	client := http.Client{
-		Timeout: engineTimeout,
+	_, err := wire.Get(context.Background(), e.client(engineTimeout), "http://docker/_ping")
+	return err
+}
+
+// client talks to the engine's API. It makes a new connection for every
+// request.
+func (e *Engine) client(timeout time.Duration) *http.Client {
+	return &http.Client{
+		Timeout: timeout,
 		Transport: &http.Transport{
 			DisableKeepAlives: true,
 			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -116,8 +128,6 @@ func (e *Engine) ping() error {
 			},
 		},
 	}
-	_, err := wire.Get(context.Background(), &client, "http://docker/_ping")
-	return err
 }
 
 // Stop ends dockerd by SIGTERM. Unless it was started with --live-restore, it
@@ -180,15 +190,33 @@ func (e *Engine) docker(args ...string) *exec.Cmd {
 // ask of an old engine.
 func (e *Engine) Create(t testing.TB, name string, container map[string]any) {
 	t.Helper()
-	body, err := json.Marshal(container)
+	if err := e.Post("/containers/create?name="+name, container); err != nil {
+		t.Fatalf("create container %s: %v", name, err)
+	}
+}
+
+// Post sends a request to the engine's API, for what the installed client is
+// too old to ask of a new engine, or too new to ask of an old one. The path
+// begins with a slash and names no version of the API: the engine's latest is
+// meant. The error holds what the engine answered.
+func (e *Engine) Post(path string, request map[string]any) error {
+	body, err := json.Marshal(request)
 	if err != nil {
-		t.Fatal(err)
+		return fmt.Errorf("post %s: %w", path, err)
 	}
-	out := e.sb.Exec(t, "curl", "-sS", "--unix-socket", e.Socket, "-H", "Content-Type: application/json",
-		"-d", string(body), "http://docker/containers/create?name="+name)
-	if !strings.Contains(out, `"Id"`) {
-		t.Fatalf("create container %s: %s", name, out)
+	resp, err := e.client(commandTimeout).Post("http://docker"+path, "application/json", bytes.NewReader(body))
+	if err != nil {
+		return err
 	}
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return fmt.Errorf("post %s: %w", path, err)
+	}
+	if resp.StatusCode >= http.StatusBadRequest {
+		return fmt.Errorf("post %s: %s: %s", path, resp.Status, bytes.TrimSpace(answer))
+	}
+	return nil
 }
 
 // WaitLog waits until a container has printed a text: "ready" by "/peer serve".

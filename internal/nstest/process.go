@@ -23,8 +23,13 @@ const (
 // test ends.
 type Process struct {
 	name string
-	cmd  *exec.Cmd
 	log  string
+	// command makes the command of each start, which owns its extra files: an
+	// error may come with one.
+	command func() (*exec.Cmd, error)
+
+	// What follows is that of the last start.
+	cmd  *exec.Cmd
 	from int64
 	done chan struct{}
 	err  error
@@ -35,8 +40,16 @@ type Process struct {
 // killed when the test ends.
 func (sb *Sandbox) Start(t testing.TB, name string, args ...string) *Process {
 	t.Helper()
-	p, err := sb.start(name, args)
-	if err != nil {
+	return sb.StartWith(t, name, asIs, args...)
+}
+
+// StartWith is Start with a function that prepares the command of the first
+// start and of each Restart: its environment and ExtraFiles, for example, which
+// are closed after the start.
+func (sb *Sandbox) StartWith(t testing.TB, name string, prepare func(*exec.Cmd) error, args ...string) *Process {
+	t.Helper()
+	p := sb.process(name, prepare, args)
+	if err := p.start(); err != nil {
 		t.Fatalf("start %s: %v", name, err)
 	}
 	t.Cleanup(func() {
@@ -46,33 +59,62 @@ func (sb *Sandbox) Start(t testing.TB, name string, args ...string) *Process {
 	return p
 }
 
-func (sb *Sandbox) start(name string, args []string) (*Process, error) {
-	p := &Process{
-		name: name,
-		cmd:  sb.Command(args...),
-		log:  filepath.Join(sb.Dir, name+".log"),
-		done: make(chan struct{}),
+// Restart starts the command of a process that has ended once more. A failed
+// test's log shows the output of the last start only.
+func (p *Process) Restart(t testing.TB) {
+	t.Helper()
+	if !p.ended() {
+		t.Fatalf("restart %s: it runs already, pid %d", p.name, p.Pid())
 	}
+	if err := p.start(); err != nil {
+		t.Fatalf("restart %s: %v", p.name, err)
+	}
+}
+
+func (sb *Sandbox) start(name string, args []string) (*Process, error) {
+	p := sb.process(name, asIs, args)
+	return p, p.start()
+}
+
+func asIs(*exec.Cmd) error { return nil }
+
+// process returns a process that is to be started.
+func (sb *Sandbox) process(name string, prepare func(*exec.Cmd) error, args []string) *Process {
+	return &Process{name: name, log: filepath.Join(sb.Dir, name+".log"), command: func() (*exec.Cmd, error) {
+		cmd := sb.Command(args...)
+		return cmd, prepare(cmd)
+	}}
+}
+
+func (p *Process) start() error {
 	// Several processes of one name, one after the other, share the file.
 	f, err := os.OpenFile(p.log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer f.Close()
 	info, err := f.Stat()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	p.from = info.Size()
-	p.cmd.Stdout, p.cmd.Stderr = f, f
-	if err := p.cmd.Start(); err != nil {
-		return nil, err
+	cmd, err := p.command()
+	if err == nil {
+		cmd.Stdout, cmd.Stderr = f, f
+		err = cmd.Start()
 	}
+	for _, extra := range cmd.ExtraFiles {
+		_ = extra.Close()
+	}
+	if err != nil {
+		return err
+	}
+	done := make(chan struct{})
+	p.cmd, p.from, p.done, p.err = cmd, info.Size(), done, nil
 	go func() {
-		p.err = p.cmd.Wait()
-		close(p.done)
+		p.err = cmd.Wait()
+		close(done)
 	}()
-	return p, nil
+	return nil
 }
 
 // Pid returns the process id.
@@ -166,6 +208,9 @@ func (p *Process) wait(timeout time.Duration) bool {
 		return false
 	}
 }
+
+// Ended reports whether the process has ended.
+func (p *Process) Ended() bool { return p.ended() }
 
 func (p *Process) ended() bool {
 	select {

@@ -50,9 +50,7 @@ func NewSandbox(t testing.TB) *Sandbox {
 		LANAddr6:  netip.MustParseAddr("fd00:192::2"),
 		name:      newName("box"),
 	}
-	Connect(t,
-		sb.Host, "eth0", []string{sb.HostAddr4.String() + "/24", sb.HostAddr6.String() + "/64"},
-		sb.LAN, "eth0", []string{sb.LANAddr4.String() + "/24", sb.LANAddr6.String() + "/64"})
+	sb.connect(t)
 	if err := sb.route(); err != nil {
 		t.Fatalf("route out of the sandbox: %v", err)
 	}
@@ -74,6 +72,14 @@ func NewSandbox(t testing.TB) *Sandbox {
 		t.Fatalf("create mount namespace of the sandbox: %v", err)
 	}
 	return sb
+}
+
+// connect makes the uplink of the host.
+func (sb *Sandbox) connect(t testing.TB) {
+	t.Helper()
+	Connect(t,
+		sb.Host, "eth0", []string{sb.HostAddr4.String() + "/24", sb.HostAddr6.String() + "/64"},
+		sb.LAN, "eth0", []string{sb.LANAddr4.String() + "/24", sb.LANAddr6.String() + "/64"})
 }
 
 // route lets the host forward, and sends by the neighbour what has no other
@@ -117,7 +123,12 @@ func (sb *Sandbox) keep() error {
 
 // remove ends the sandbox with everything that runs in it.
 func (sb *Sandbox) remove() error {
-	if err := destroy(sb.Dir); err != nil {
+	return errors.Join(sb.end(), removeDir(sb.Dir))
+}
+
+// end ends everything that runs in the sandbox, and with it the mounts.
+func (sb *Sandbox) end() error {
+	if err := endProcesses(sb.Dir); err != nil {
 		return err
 	}
 	if sb.keeper != nil && sb.keeper.ProcessState == nil {

@@ -2,6 +2,7 @@ package ruleset
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -104,6 +105,9 @@ func Diff(have, want Ruleset) Batch {
 		if h == nil {
 			b = append(b, Change{Verb: Add, Family: w.Family, Table: w.Name, Flags: w.Flags})
 			h = &Table{Family: w.Family, Name: w.Name}
+		} else if slices.Contains(h.Flags, "dormant") && !slices.Contains(w.Flags, "dormant") {
+			// Nothing of a dormant table runs.
+			b = append(b, Change{Verb: Add, Family: w.Family, Table: w.Name, Flags: w.Flags})
 		}
 		b = append(b, newTableDiff(h, w).batch()...)
 	}

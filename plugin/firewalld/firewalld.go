@@ -23,7 +23,7 @@ import (
 
 const (
 	// patience is how long Set waits, as Docker waits for its caller.
-	patience = 3 * time.Second
+	patience = time.Second
 	// retryPause is how soon a thing is tried again that failed.
 	retryPause = 10 * time.Second
 )

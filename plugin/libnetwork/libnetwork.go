@@ -72,6 +72,7 @@ type JoinRequest struct {
 	NetworkID  string
 	EndpointID string
 	SandboxKey string
+	Options    ConnectivityOptions
 }
 
 // JoinResponse tells the link that Docker moves into the container, and its default routes.

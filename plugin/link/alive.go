@@ -1,22 +1,46 @@
 package link
 
 import (
+	"bytes"
 	"errors"
+	"fmt"
 	"path/filepath"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
 	"nftnet/internal/desired"
 )
 
-// Attached reports whether the host's end of an endpoint's veth pair is there.
-// The kernel deletes it with the network namespace of the container.
+// Attached reports whether the host's end of an endpoint's veth pair is there,
+// if by a name that somebody gave it. The kernel deletes it with the network
+// namespace of the container.
 func Attached(e desired.Endpoint) (bool, error) {
 	if e.HostLink == "" {
 		return false, nil
 	}
-	kind, err := Kind(e.HostLink)
-	return kind == kindVeth, err
+	if kind, err := Kind(e.HostLink); err != nil || kind == kindVeth {
+		return err == nil, err
+	}
+	list, err := dumpLinks(linkFilter{kind: kindVeth})
+	if err != nil {
+		return false, fmt.Errorf("look for interface %s under another name: %w", e.HostLink, err)
+	}
+	mac := vethMAC(e.ID)
+	return slices.ContainsFunc(list, func(l seenLink) bool { return bytes.Equal(l.mac, mac) }), nil
+}
+
+// Connected reports whether an endpoint's veth pair leads into another network
+// namespace, as that of a container that runs does.
+func Connected(e desired.Endpoint) (bool, error) {
+	if e.HostLink == "" {
+		return false, nil
+	}
+	l, err := linkNamed(e.HostLink, kindVeth)
+	if isMissing(err) {
+		return false, nil
+	}
+	return err == nil && l.peerNamespace != here, err
 }
 
 // Life says whether something lives, as far as it can be seen.

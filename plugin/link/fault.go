@@ -57,24 +57,24 @@ type Fault struct {
 // leaves alone. In words and fix, the names in braces stand for the fields of the
 // fault.
 type remedy struct {
-	words, fix string
-	repair     func(repairer, Fault) error
+	words, fix, command string
+	repair              func(repairer, Fault) error
 }
 
 var remedies = map[FaultKind]remedy{
 	HostParameter: {words: "{object} was {was} instead of {want}", repair: repairer.parameter},
 	BridgeMissing: {
 		words: "bridge {object} was missing", repair: repairer.bridgeAndPorts,
-		fix: "create bridge {object}: ip link add {object} type bridge",
+		fix: "create the bridge", command: "ip link add {object} type bridge && ip link set {object} up",
 	},
 	BridgeRenamed: {words: "bridge {object} was renamed to {was}", repair: repairer.bridgeAndPorts},
 	BridgeNameTaken: {
 		words: "the name of bridge {object} belongs to another interface, a {was}",
-		fix:   "rename or delete that interface, for example: ip link delete {object}",
+		fix:   "delete that interface, or give it another name", command: "ip link delete {object}",
 	},
 	BridgeDown: {
 		words: "bridge {object} was down", repair: repairer.bridge,
-		fix: "set the bridge up: ip link set {object} up",
+		fix: "set the bridge up", command: "ip link set {object} up",
 	},
 	BridgeMACWrong:  {words: "bridge {object} had MAC address {was} instead of {want}", repair: repairer.bridge},
 	BridgeMTU:       {words: "bridge {object} had MTU {was} instead of {want}", repair: repairer.bridge},
@@ -88,7 +88,7 @@ var remedies = map[FaultKind]remedy{
 	VethRenamed: {words: "veth {object} was renamed to {was}", repair: repairer.veth},
 	VethNameTaken: {
 		words: "the name of veth {object} belongs to another interface, a {was}",
-		fix:   "rename or delete that interface, for example: ip link delete {object}",
+		fix:   "delete that interface, or give it another name", command: "ip link delete {object}",
 	},
 	VethDown:      {words: "veth {object} was down", repair: repairer.veth},
 	VethUnplugged: {words: "veth {object} was on {was} instead of bridge {want}", repair: repairer.veth},
@@ -114,6 +114,15 @@ func (f Fault) Fix() string {
 		return ""
 	}
 	return format(remedies[f.Kind].fix, f)
+}
+
+// Command is the line for a shell that does what Fix says; empty where there is
+// none.
+func (f Fault) Command() string {
+	if f.Repairable() {
+		return ""
+	}
+	return format(remedies[f.Kind].command, f)
 }
 
 func format(words string, f Fault) string {

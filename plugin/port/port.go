@@ -6,100 +6,231 @@
 // silent. What the kernel cannot translate the same socket serves: clients of
 // [::1], clients by a link-local address, and clients of the family that the
 // container does not have.
+//
+// Sockets on a [Shelf] outlive the process: the next one inherits them, with
+// the clients that wait in their queues.
 package port
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/netip"
 	"sync"
 	"syscall"
+	"time"
 
-	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 
 	"nftnet/internal/desired"
 )
 
+const (
+	// closeTimeout bounds how long Close waits, for connections to end and for
+	// the shelf.
+	closeTimeout = 500 * time.Millisecond
+	// shelveTimeout is the part of it that is the shelf's.
+	shelveTimeout = 400 * time.Millisecond
+	// shelfTimeout bounds how long Hold waits for the shelf to let go of a
+	// port.
+	shelfTimeout = 500 * time.Millisecond
+	// dialTimeout bounds how long a client waits for its container.
+	dialTimeout = 10 * time.Second
+)
+
 // InUseError says that a host port cannot be had.
 type InUseError struct {
 	Port desired.Port
-	Err  error
+	// Owner is who holds the port, or one that overlaps with it, in the words of
+	// [Holder.Hold]; empty where it is no owner of this Holder.
+	Owner string
+	Err   error
 }
 
 func (e *InUseError) Error() string {
 	verb := "publish"
-	if e.Port.ToHost() {
+	if e.Port.Kind() == desired.Redirected {
 		verb = "redirect"
 	}
 	return fmt.Sprintf("cannot %s host port %s: %s", verb, e.Port.Key(), e.reason())
 }
 
 func (e *InUseError) reason() string {
-	if errors.Is(e.Err, unix.EADDRNOTAVAIL) {
+	switch {
+	case e.Owner != "":
+		return fmt.Sprintf("%s has it: %v", e.Owner, e.Err)
+	case errors.Is(e.Err, unix.EADDRINUSE):
+		return fmt.Sprintf("another program on this host has it: %v", unix.EADDRINUSE)
+	case errors.Is(e.Err, unix.EADDRNOTAVAIL):
 		return "the host has no such address"
-	}
-	if errors.Is(e.Err, unix.EMFILE) {
+	case errors.Is(e.Err, unix.EMFILE):
 		return fmt.Sprintf("nftnet has no file descriptor left (LimitNOFILE of its service): %v", e.Err)
 	}
 	return e.Err.Error()
 }
 
-// Unwrap is the system's error.
+// Unwrap returns the system's error.
 func (e *InUseError) Unwrap() error { return e.Err }
 
-// errInUse replaces the system's text, which does not say who could have the
-// port.
-var errInUse = fmt.Errorf("another program on this host has it: %w", unix.EADDRINUSE)
+// IsTaken reports whether err means that another has the port, so that another
+// port may be free.
+func IsTaken(err error) bool { return errors.Is(err, unix.EADDRINUSE) }
 
-// Holder holds port sockets. Its methods may be called from several goroutines.
+// IsMissingAddress reports whether err means that the host lacks the address.
+func IsMissingAddress(err error) bool { return errors.Is(err, unix.EADDRNOTAVAIL) }
+
+// HasIPv6 reports whether the kernel has IPv6 sockets at all. The sysctl
+// disable_ipv6 does not matter: a socket on [::] gets its clients as soon as
+// there is an address.
+var HasIPv6 = sync.OnceValue(func() bool {
+	fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	return unix.Close(fd) == nil
+})
+
+// Holder holds port sockets, each for one owner. Its methods may be called from
+// several goroutines. None waits for a client or a container.
 type Holder struct {
-	log *slog.Logger
+	log   *slog.Logger
+	shelf Shelf
+	// dial reaches containers.
+	dial net.Dialer
+	// work counts the goroutines that serve.
+	work sync.WaitGroup
 
-	mu   sync.Mutex
-	held map[string]holding
+	// mu protects what follows. Nothing but memory, and the system calls that
+	// make and close a socket, is used while it is held.
+	mu     sync.Mutex
+	closed bool
+	held   map[slot]map[netip.Addr]holding
+}
+
+// slot is where ports can stand in each other's way.
+type slot struct {
+	proto uint8
+	v6    bool
+	port  uint16
+}
+
+func slotOf(p desired.Port) slot {
+	return slot{p.Proto, p.Host.Addr().Is6(), p.Host.Port()}
 }
 
 // holding is a held port.
 type holding struct {
-	port   desired.Port
+	owner  string
 	socket socket
 }
 
 // socket is a bound socket of one protocol.
 type socket interface {
-	io.Closer
-	// serve begins to serve clients.
+	syscall.Conn
+	// serve leads clients to a container, instead of where it led them before.
 	serve(to netip.AddrPort, clients Clients)
+	// hush makes the socket silent and ends what it serves.
+	hush()
+	// settle hushes an inherited socket that does not serve.
+	settle()
+	// close ends what the socket serves and closes it. Its duplicates stay as
+	// they are.
+	close() error
+	// retire takes the socket from its duplicates as well, as far as the
+	// protocol allows it. close follows.
+	retire()
 }
 
-// NewHolder is a Holder that holds nothing yet.
-func NewHolder(log *slog.Logger) *Holder { return &Holder{log: log, held: map[string]holding{}} }
+// NewHolder makes a Holder that holds nothing yet. The shelf may be nil.
+func NewHolder(log *slog.Logger, shelf Shelf) *Holder {
+	return &Holder{log: log, shelf: shelf, dial: net.Dialer{Timeout: dialTimeout}, held: map[slot]map[netip.Addr]holding{}}
+}
 
-// Hold binds the port's socket, silent. It is no error that the same port is
-// held already.
-func (h *Holder) Hold(p desired.Port) error {
+// Hold binds the port's socket for an owner, silent; where it was inherited from
+// the shelf, it goes on as it was until [Holder.Serve]. To hold again what the
+// same owner has is no error, wherever the port leads now. All errors are of
+// type [*InUseError].
+//
+// Where the shelf has not yet let go of a port that was released, Hold waits for
+// it, half a second at most.
+func (h *Holder) Hold(p desired.Port, owner string) error {
+	err := h.hold(p, owner)
+	var taken *InUseError
+	if !IsTaken(err) || errors.As(err, &taken) && taken.Owner != "" || h.shelf == nil || !h.shelf.Dropping(slotName(p)) {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), shelfTimeout)
+	defer cancel()
+	if h.shelf.Barrier(ctx) != nil {
+		return err
+	}
+	return h.hold(p, owner)
+}
+
+func (h *Holder) hold(p desired.Port, owner string) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if have, ok := h.held[p.Key()]; ok {
-		if have.port == p {
+	if h.closed {
+		return &InUseError{Port: p, Err: net.ErrClosed}
+	}
+	if have, ok := h.held[slotOf(p)][p.Host.Addr()]; ok {
+		if have.owner == owner {
 			return nil
 		}
-		return &InUseError{Port: p, Err: unix.EADDRINUSE}
+		return &InUseError{Port: p, Owner: have.owner, Err: unix.EADDRINUSE}
 	}
-	s, err := open(p, h.log)
-	if errors.Is(err, unix.EADDRINUSE) {
-		err = errInUse
-	}
+	s, err := h.open(p)
 	if err != nil {
-		return &InUseError{Port: p, Err: err}
+		e := &InUseError{Port: p, Err: err}
+		if IsTaken(err) {
+			e.Owner = h.overlapping(p)
+		}
+		return e
 	}
-	h.held[p.Key()] = holding{p, s}
+	if h.held[slotOf(p)] == nil {
+		h.held[slotOf(p)] = map[netip.Addr]holding{}
+	}
+	h.held[slotOf(p)][p.Host.Addr()] = holding{owner, s}
 	return nil
+}
+
+// overlapping returns the owner of a held port that answers the same packets.
+func (h *Holder) overlapping(p desired.Port) string {
+	for a, have := range h.held[slotOf(p)] {
+		if a.IsUnspecified() || p.Any() {
+			return have.owner
+		}
+	}
+	return ""
+}
+
+// open makes the port's socket, or takes the inherited one.
+func (h *Holder) open(p desired.Port) (socket, error) {
+	if s := h.inherit(p); s != nil {
+		return s, nil
+	}
+	s, err := h.bind(p)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := s.SyscallConn(); err == nil && h.shelf != nil {
+		h.shelf.Put(socketName(p), s)
+	}
+	return s, nil
+}
+
+func (h *Holder) bind(p desired.Port) (socket, error) {
+	switch p.Proto {
+	case unix.IPPROTO_TCP:
+		return h.listenTCP(p)
+	case unix.IPPROTO_UDP:
+		return h.listenUDP(p)
+	case unix.IPPROTO_SCTP:
+		return bindSCTP(p)
+	}
+	return nil, fmt.Errorf("%s is not supported: use tcp, udp or sctp", desired.ProtoName(p.Proto))
 }
 
 // Clients are those that a port's socket serves.
@@ -111,229 +242,126 @@ type Clients struct {
 	Sources desired.Sources
 }
 
-// Serve begins to serve a held port, as far as the kernel cannot translate it
-// or the rules leave clients to it.
+// Serve leads the clients of a held port to p.Container, as far as the kernel
+// cannot translate them or the rules leave them to the socket; a port without
+// such clients is silent. It may be called again, to lead to another container
+// or to serve other clients: the socket stays bound, no client is refused
+// meanwhile, and nobody outside the sources is let in. Where the container is
+// another one, the connections and associations to the former one end. A port
+// that is not held is left alone.
 func (h *Holder) Serve(p desired.Port, clients Clients) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if have, ok := h.held[p.Key()]; ok && (clients.Neighbours || served(p)) {
-		have.socket.serve(p.Container, clients)
+	s, ok := h.find(p)
+	switch {
+	case !ok:
+	case clients.Neighbours || served(p):
+		s.serve(p.Container, clients)
+	default:
+		s.hush()
 	}
 }
 
-// served says whether a port has clients that the kernel cannot translate.
-func served(p desired.Port) bool {
-	return !p.ToHost() && (!p.Translated() || (p.Host.Addr().Is6() && p.Any()) || p.Host.Addr().IsLinkLocalUnicast())
+// Hush makes a held port silent, as it was before it was served, and ends what
+// it serves.
+func (h *Holder) Hush(p desired.Port) {
+	if s, ok := h.find(p); ok {
+		s.hush()
+	}
 }
 
-// Release closes the port's socket and the connections that it serves.
-func (h *Holder) Release(p desired.Port) {
+func (h *Holder) find(p desired.Port) (socket, bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	have, ok := h.held[p.Key()]
-	if !ok || have.port != p {
+	have, ok := h.held[slotOf(p)][p.Host.Addr()]
+	return have.socket, ok
+}
+
+// served reports whether a port has clients that the kernel cannot translate.
+func served(p desired.Port) bool {
+	return p.Kind() != desired.Redirected && (p.Kind() != desired.Translated || (p.Host.Addr().Is6() && p.Any()) || p.Host.Addr().IsLinkLocalUnicast())
+}
+
+// Release closes the port's socket, if this owner holds it: another program can
+// have the port when Release returns. (A UDP or SCTP port that is on the shelf
+// is free as soon as the shelf has let go of it, which Release does not wait
+// for.) Connections that the port serves are reset, and dials to its container
+// are cancelled; their goroutines end soon after.
+func (h *Holder) Release(p desired.Port, owner string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	have, ok := h.held[slotOf(p)][p.Host.Addr()]
+	if !ok || have.owner != owner {
 		return
 	}
-	delete(h.held, p.Key())
-	if err := have.socket.Close(); err != nil {
+	delete(h.held[slotOf(p)], p.Host.Addr())
+	if len(h.held[slotOf(p)]) == 0 {
+		delete(h.held, slotOf(p))
+	}
+	if h.shelf != nil {
+		have.socket.retire()
+		h.shelf.Drop(socketName(p))
+	}
+	if err := have.socket.close(); err != nil {
 		h.log.Warn("close port socket", "port", p.Key(), "error", err)
 	}
 }
 
-// Len is how many ports are held.
+// Len returns how many ports are held.
 func (h *Holder) Len() int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return len(h.held)
+	n := 0
+	for _, at := range h.held {
+		n += len(at)
+	}
+	return n
 }
 
-// Close releases every port.
+// Close closes every socket and ends what they serve. Sockets that are on a
+// shelf stay there: the clients of a TCP port wait in its queue for whoever
+// inherits it. Close returns within half a second, whatever clients,
+// containers and the shelf do; what has not ended by then goes on by itself.
 func (h *Holder) Close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	defer cancel()
+	h.mu.Lock()
+	h.closed = true
+	h.mu.Unlock()
+	if h.shelf != nil {
+		h.shelve()
+	}
+	err := h.closeAll()
+	done := make(chan struct{})
+	go func() {
+		h.work.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-ctx.Done():
+		h.log.Warn("connections of published ports have not ended", "waited", closeTimeout)
+	}
+	return err
+}
+
+// shelve waits until the shelf has every socket: one that is closed before is
+// lost.
+func (h *Holder) shelve() {
+	ctx, cancel := context.WithTimeout(context.Background(), shelveTimeout)
+	defer cancel()
+	if err := h.shelf.Barrier(ctx); err != nil {
+		h.log.Warn("leave the port sockets to the service manager", "error", err)
+	}
+}
+
+func (h *Holder) closeAll() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	var errs []error
-	for key, have := range h.held {
-		errs = append(errs, have.socket.Close())
-		delete(h.held, key)
+	for _, at := range h.held {
+		for _, have := range at {
+			errs = append(errs, have.socket.close())
+		}
 	}
+	clear(h.held)
 	return errors.Join(errs...)
 }
-
-// HasIPv6 says whether sockets of the host can have IPv6 addresses.
-func HasIPv6() bool {
-	l, err := net.ListenPacket("udp6", "[::1]:0")
-	if err != nil {
-		return false
-	}
-	return l.Close() == nil
-}
-
-// IsTaken says whether err means that another has the port, so that another
-// port may be free.
-func IsTaken(err error) bool { return errors.Is(err, unix.EADDRINUSE) }
-
-// IsMissingAddress says whether err means that the host lacks the address.
-func IsMissingAddress(err error) bool { return errors.Is(err, unix.EADDRNOTAVAIL) }
-
-func open(p desired.Port, log *slog.Logger) (socket, error) {
-	switch p.Proto {
-	case unix.IPPROTO_TCP:
-		return listenTCP(p, log)
-	case unix.IPPROTO_UDP:
-		return listenUDP(p, log)
-	case unix.IPPROTO_SCTP:
-		return bindSCTP(p)
-	}
-	return nil, fmt.Errorf("%s is not supported: tcp, udp and sctp are", desired.ProtoName(p.Proto))
-}
-
-// network is Go's name for a protocol in the family of an address.
-func network(proto string, a netip.Addr) string {
-	if a.Is4() {
-		return proto + "4"
-	}
-	return proto + "6"
-}
-
-// silent is a socket filter that drops every packet.
-var silent = func() []bpf.RawInstruction {
-	raw, err := bpf.Assemble([]bpf.Instruction{bpf.RetConstant{Val: 0}})
-	if err != nil {
-		panic(err)
-	}
-	return raw
-}()
-
-// silence attaches the filter that drops every packet, before the socket is
-// bound: no client gets an answer until the port is served.
-func silence(_, _ string, c syscall.RawConn) error { return attach(c, silent) }
-
-func attach(c syscall.RawConn, program []bpf.RawInstruction) error {
-	return control(c, func(fd int) error {
-		filter := make([]unix.SockFilter, len(program))
-		for i, x := range program {
-			filter[i] = unix.SockFilter{Code: x.Op, Jt: x.Jt, Jf: x.Jf, K: x.K}
-		}
-		return unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER,
-			&unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]})
-	})
-}
-
-// speak lets the packets of clients through: all, or those of some sources.
-func speak(c syscall.RawConn, host netip.Addr, sources desired.Sources) error {
-	if sources.Limited {
-		program, err := fromSources(host, sources)
-		if err != nil {
-			return err
-		}
-		return attach(c, program)
-	}
-	return control(c, func(fd int) error {
-		return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DETACH_FILTER, 0)
-	})
-}
-
-func control(c syscall.RawConn, fn func(fd int) error) error {
-	var inner error
-	if err := c.Control(func(fd uintptr) { inner = fn(int(fd)) }); err != nil {
-		return err
-	}
-	return inner
-}
-
-// life is what the sockets of all protocols have in common: they are silent,
-// then perhaps serve, then are closed.
-type life struct {
-	log *slog.Logger
-
-	// mu protects these and what the socket serves.
-	mu      sync.Mutex
-	serving bool
-	closed  bool
-	// done counts the goroutines that serve.
-	done sync.WaitGroup
-}
-
-// begin lets clients to a socket on host and serves it by run, the first time
-// it is called.
-func (l *life) begin(c syscall.Conn, host netip.Addr, clients Clients, run func()) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.serving || l.closed {
-		return
-	}
-	raw, err := c.SyscallConn()
-	if err == nil {
-		err = speak(raw, host, clients.Sources)
-	}
-	if err != nil {
-		l.log.Error("serve port", "error", err)
-		return
-	}
-	l.serving = true
-	l.done.Go(run)
-}
-
-// listenConfig is how the sockets of a port are made.
-func listenConfig(p desired.Port) *net.ListenConfig {
-	return &net.ListenConfig{Control: func(network, address string, c syscall.RawConn) error {
-		if err := silence(network, address, c); err != nil || !p.FreeBind {
-			return err
-		}
-		return control(c, func(fd int) error { return freeBind(fd, p.Host.Addr()) })
-	}}
-}
-
-// freeBind lets a socket have an address that the host does not have yet
-// (ip(7), IP_FREEBIND; ipv6(7) has it since Linux 4.15).
-func freeBind(fd int, a netip.Addr) error {
-	if a.Is4() {
-		return unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_FREEBIND, 1)
-	}
-	return unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_FREEBIND, 1)
-}
-
-// sctpSocket holds an SCTP port. The kernel may translate SCTP without having
-// sockets for it: then nobody can take the port, and fd is -1.
-type sctpSocket struct{ fd int }
-
-func bindSCTP(p desired.Port) (socket, error) {
-	family := unix.AF_INET6
-	if p.Host.Addr().Is4() {
-		family = unix.AF_INET
-	}
-	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, unix.IPPROTO_SCTP)
-	if errors.Is(err, unix.EPROTONOSUPPORT) || errors.Is(err, unix.ESOCKTNOSUPPORT) {
-		return sctpSocket{-1}, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	var sa unix.Sockaddr = &unix.SockaddrInet4{Port: int(p.Host.Port()), Addr: p.Host.Addr().Unmap().As4()}
-	if family == unix.AF_INET6 {
-		sa = &unix.SockaddrInet6{Port: int(p.Host.Port()), Addr: p.Host.Addr().As16()}
-		err = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1)
-	}
-	if err == nil && p.FreeBind {
-		err = freeBind(fd, p.Host.Addr())
-	}
-	if err == nil {
-		err = unix.Bind(fd, sa)
-	}
-	if err != nil {
-		return nil, errors.Join(err, unix.Close(fd))
-	}
-	return sctpSocket{fd}, nil
-}
-
-func (s sctpSocket) serve(netip.AddrPort, Clients) {}
-
-func (s sctpSocket) Close() error {
-	if s.fd < 0 {
-		return nil
-	}
-	return unix.Close(s.fd)
-}
-
-// background is the context of what lives as long as its socket.
-var background = context.Background()

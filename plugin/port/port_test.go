@@ -23,7 +23,12 @@ import (
 func holder(t *testing.T) *Holder {
 	t.Helper()
 	nstest.RequireInside(t)
-	h := NewHolder(slog.New(slog.DiscardHandler))
+	return holderOn(t, nil)
+}
+
+func holderOn(t *testing.T, shelf Shelf) *Holder {
+	t.Helper()
+	h := NewHolder(slog.New(slog.DiscardHandler), shelf)
 	t.Cleanup(func() {
 		if err := h.Close(); err != nil {
 			t.Error(err)
@@ -87,25 +92,17 @@ func TestHeldPortIsTaken(t *testing.T) {
 	for _, p := range []desired.Port{
 		published(unix.IPPROTO_TCP, "0.0.0.0:8080", "10.1.0.2:80"), published(unix.IPPROTO_TCP, "[::]:8080", "[fd00::2]:80"),
 	} {
-		if err := h.Hold(p); err != nil {
+		if err := h.Hold(p, "a"); err != nil {
 			t.Fatal(err)
 		}
-		if err := h.Hold(p); err != nil {
+		if err := h.Hold(p, "a"); err != nil {
 			t.Errorf("a port cannot be held twice by the same: %v", err)
 		}
 	}
 	if !refusesTCP("tcp4", "127.0.0.1:8080") || !refusesTCP("tcp6", "[::1]:8080") {
 		t.Error("another program can listen on a held port")
 	}
-	other := published(unix.IPPROTO_TCP, "0.0.0.0:8080", "10.1.0.3:80")
-	if err := h.Hold(other); !IsTaken(err) || !strings.Contains(err.Error(), "0.0.0.0:8080/tcp") {
-		t.Errorf("another container's port: %v", err)
-	}
-	h.Release(other)
-	if !refusesTCP("tcp4", "127.0.0.1:8080") {
-		t.Error("the release of another's port lets this one go")
-	}
-	h.Release(published(unix.IPPROTO_TCP, "0.0.0.0:8080", "10.1.0.2:80"))
+	h.Release(published(unix.IPPROTO_TCP, "0.0.0.0:8080", "10.1.0.2:80"), "a")
 	if refusesTCP("tcp4", "0.0.0.0:8080") {
 		t.Error("a released port is still taken")
 	}
@@ -127,20 +124,20 @@ func TestPortOfAnotherProgram(t *testing.T) {
 		published(unix.IPPROTO_TCP, "0.0.0.0:9100", "10.1.0.2:80"), published(unix.IPPROTO_TCP, "127.0.0.1:9100", "10.1.0.2:80"),
 		published(unix.IPPROTO_UDP, "[::]:9102", "[fd00::2]:80"),
 	} {
-		err := h.Hold(p)
+		err := h.Hold(p, "a")
 		var inUse *InUseError
-		if !errors.As(err, &inUse) || !IsTaken(err) || !strings.Contains(err.Error(), p.Key()+": another program on this host has it") {
+		if !errors.As(err, &inUse) || !IsTaken(err) || inUse.Owner != "" || !strings.Contains(err.Error(), p.Key()+": another program on this host has it") {
 			t.Errorf("%s: %v", p.Key(), err)
 		}
 	}
-	if err := h.Hold(published(unix.IPPROTO_UDP, "0.0.0.0:9100", "10.1.0.2:80")); err != nil {
+	if err := h.Hold(published(unix.IPPROTO_UDP, "0.0.0.0:9100", "10.1.0.2:80"), "a"); err != nil {
 		t.Errorf("the same number of another protocol: %v", err)
 	}
-	err = h.Hold(published(unix.IPPROTO_TCP, "198.51.100.1:80", "10.1.0.2:80"))
+	err = h.Hold(published(unix.IPPROTO_TCP, "198.51.100.1:80", "10.1.0.2:80"), "a")
 	if !IsMissingAddress(err) || !strings.Contains(err.Error(), "the host has no such address") {
 		t.Errorf("an address that the host lacks: %v", err)
 	}
-	if err := h.Hold(published(47, "0.0.0.0:80", "10.1.0.2:80")); err == nil || !strings.Contains(err.Error(), "tcp, udp and sctp are") {
+	if err := h.Hold(published(47, "0.0.0.0:80", "10.1.0.2:80"), "a"); err == nil || !strings.Contains(err.Error(), "use tcp, udp or sctp") {
 		t.Errorf("an unknown protocol: %v", err)
 	}
 }
@@ -151,7 +148,7 @@ func TestSilentUntilServed(t *testing.T) {
 	h := holder(t)
 	echoTCP(t, "127.0.0.1:8000")
 	p := published(unix.IPPROTO_TCP, "[::]:8080", "127.0.0.1:8000")
-	if err := h.Hold(p); err != nil {
+	if err := h.Hold(p, "a"); err != nil {
 		t.Fatal(err)
 	}
 	_, err := net.DialTimeout("tcp6", "[::1]:8080", 300*time.Millisecond)
@@ -180,7 +177,7 @@ func TestTranslatedPortStaysSilent(t *testing.T) {
 		"[::1]:8081":     published(unix.IPPROTO_TCP, "[::]:8081", "[::]:3000"),
 		"[::1]:8082":     published(unix.IPPROTO_TCP, "[::1]:8082", "[::]:3000"),
 	} {
-		if err := h.Hold(p); err != nil {
+		if err := h.Hold(p, "a"); err != nil {
 			t.Fatal(err)
 		}
 		h.Serve(p, Clients{})
@@ -199,7 +196,7 @@ func TestHalfClose(t *testing.T) {
 	h := holder(t)
 	echoTCP(t, "127.0.0.1:8000")
 	p := published(unix.IPPROTO_TCP, "[::1]:8080", "127.0.0.1:8000")
-	if err := h.Hold(p); err != nil {
+	if err := h.Hold(p, "a"); err != nil {
 		t.Fatal(err)
 	}
 	h.Serve(p, Clients{})
@@ -222,7 +219,7 @@ func TestHalfClose(t *testing.T) {
 func TestContainerRefuses(t *testing.T) {
 	h := holder(t)
 	p := published(unix.IPPROTO_TCP, "[::1]:8080", "127.0.0.1:8009")
-	if err := h.Hold(p); err != nil {
+	if err := h.Hold(p, "a"); err != nil {
 		t.Fatal(err)
 	}
 	h.Serve(p, Clients{})
@@ -241,7 +238,7 @@ func TestReleaseEndsConnections(t *testing.T) {
 	h := holder(t)
 	echoTCP(t, "127.0.0.1:8000")
 	p := published(unix.IPPROTO_TCP, "[::1]:8080", "127.0.0.1:8000")
-	if err := h.Hold(p); err != nil {
+	if err := h.Hold(p, "a"); err != nil {
 		t.Fatal(err)
 	}
 	h.Serve(p, Clients{})
@@ -252,7 +249,7 @@ func TestReleaseEndsConnections(t *testing.T) {
 	if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
 		t.Fatal(err)
 	}
-	h.Release(p)
+	h.Release(p, "a")
 	if _, err := c.Read(make([]byte, 1)); err == nil {
 		t.Error("the connection goes on after the release")
 	}
@@ -286,7 +283,7 @@ func TestUDPClients(t *testing.T) {
 			}
 		}()
 		p := published(unix.IPPROTO_UDP, hosts[0], container)
-		if err := h.Hold(p); err != nil {
+		if err := h.Hold(p, "a"); err != nil {
 			t.Fatal(err)
 		}
 		h.Serve(p, Clients{})
@@ -310,12 +307,5 @@ func TestUDPClients(t *testing.T) {
 			})
 		}
 		all.Wait()
-	}
-}
-
-func TestHasIPv6(t *testing.T) {
-	nstest.RequireInside(t)
-	if !HasIPv6() {
-		t.Error("a host with ::1 on lo has no IPv6")
 	}
 }

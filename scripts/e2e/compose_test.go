@@ -133,6 +133,10 @@ func (w *world) stored(t *testing.T) string {
 		t.Fatal(err)
 	}
 	defer s.Close()
+	// The driver may have written meanwhile.
+	if o := s.Origin(); o.Found != store.Read {
+		t.Fatalf("the copy of the state file is %s: %s", o.Found, o.Why)
+	}
 	state, err := s.Load()
 	if err != nil {
 		t.Fatal(err)

@@ -272,10 +272,10 @@ func TestA37ContainerGoneWhileDown(t *testing.T) {
 
 func TestSecondDriverIsRefused(t *testing.T) {
 	w := newWorld(t)
-	if _, err := w.Try(binary, "serve", "--state", w.state, "--socket", "/run/other.sock"); err == nil || !strings.Contains(err.Error(), "open in another process") {
+	if _, err := w.Try(binary, "serve", "--state", w.state, "--socket", "/run/other.sock"); err == nil || !strings.Contains(err.Error(), "it is open in another process") {
 		t.Errorf("a second driver with the same state: %v", err)
 	}
-	if _, err := w.Try(binary, "serve", "--state", w.state+"2", "--socket", socket); err == nil || !strings.Contains(err.Error(), "served by another process") {
+	if _, err := w.Try(binary, "serve", "--state", w.state+"2", "--socket", socket); err == nil || !strings.Contains(err.Error(), "belongs to another process") {
 		t.Errorf("a second driver on the same socket: %v", err)
 	}
 }

@@ -218,12 +218,13 @@ func TestStatusOfTheHost(t *testing.T) {
 	if !r.Driver || !r.Table || len(r.Networks) != 1 || r.Networks[0].Name != "web" || !strings.HasPrefix(r.Networks[0].Bridge, "nft-") {
 		t.Errorf("status: %+v", r)
 	}
+	w.driver.Kill(t)
+	// A driver that runs would repair it.
 	w.Exec(t, "sysctl", "-qw", "net.ipv4.ip_forward=0")
-	if lines := w.status(t).mends(""); !slices.Equal(lines, []string{"sysctl -w net.ipv4.ip_forward=1"}) {
-		t.Errorf("with forwarding off: %q", lines)
+	if lines := w.status(t).mends(""); !slices.Equal(lines, []string{"systemctl start nftnet", "sysctl -w net.ipv4.ip_forward=1"}) {
+		t.Errorf("without driver and with forwarding off: %q", lines)
 	}
 	w.Exec(t, "sysctl", "-qw", "net.ipv4.ip_forward=1")
-	w.driver.Kill(t)
 	w.Exec(t, "nft", "delete", "table", "inet", "nftnet")
 	if r = w.status(t); r.OK || r.Driver || r.Table || len(r.Networks) != 1 {
 		t.Errorf("without driver and table: %+v", r)

@@ -67,6 +67,12 @@ func emptyWorld(t *testing.T) *world {
 	nstest.RequireRoot(t)
 	// Most of a test is waiting for what must not come.
 	t.Parallel()
+	return oneMoreWorld(t)
+}
+
+// oneMoreWorld is emptyWorld for a test that has had one.
+func oneMoreWorld(t *testing.T) *world {
+	t.Helper()
 	w := &world{Sandbox: nstest.NewSandbox(t)}
 	w.state = filepath.Join(w.Dir, "state.db")
 	return w
@@ -86,6 +92,7 @@ func (w *world) startDriver(t *testing.T, args ...string) {
 		"env", "DOCKER_HOST=unix://" + filepath.Join(w.Dir, "docker.sock"), binary, "serve",
 		"--state", w.state, "--socket", socket, "--log-level", "debug",
 	}, args...)...)
+	noLongLocks(t, w.driver)
 	w.driver.WaitFor(t, "msg=serving", 10*time.Second)
 }
 

@@ -1,4 +1,4 @@
-package plugin
+package realise
 
 import (
 	"log/slog"

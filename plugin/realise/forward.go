@@ -1,4 +1,4 @@
-package plugin
+package realise
 
 import (
 	"errors"
@@ -51,22 +51,25 @@ func foreignRules(ours, others []string) []rs.Rule {
 }
 
 // openForeign lets our bridges' packets pass the policy drop of iptables'
-// FORWARD, and takes back what it wrote where the policy is none. d.mu is held.
-func (d *Driver) openForeign() {
+// FORWARD, and takes back what it wrote where the policy is none.
+func (k *Kernel) openForeign() {
+	k.foreign.Lock()
+	defer k.foreign.Unlock()
+	ours := bridges(k.snapshot())
 	for _, family := range foreignFamilies {
-		err := d.openForeignIn(family)
+		err := k.openForeignIn(family, ours)
 		// Its owner is at work: an event will follow.
 		if errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.EEXIST) {
 			continue
 		}
 		if err != nil {
-			d.log.Warn("let packets pass the policy of iptables", "family", family, "chain", foreignChain, "error", err)
+			k.log.Warn("let packets pass the policy of iptables", "family", family, "chain", foreignChain, "error", err)
 		}
 	}
 }
 
-func (d *Driver) openForeignIn(family rs.Family) error {
-	have, err := d.nft.Read(kernel.Filter{Family: family, Table: foreignTable, Chain: foreignChain})
+func (k *Kernel) openForeignIn(family rs.Family, ours []string) error {
+	have, err := k.nft.Read(kernel.Filter{Family: family, Table: foreignTable, Chain: foreignChain})
 	if err != nil {
 		return err
 	}
@@ -77,7 +80,6 @@ func (d *Driver) openForeignIn(family rs.Family) error {
 	chain := t.Chain(foreignChain)
 	var want []rs.Rule
 	if chain.Base != nil && chain.Base.Policy == rs.Drop {
-		ours := bridges(d.state)
 		others, err := link.OtherBridges(ours)
 		if err != nil {
 			return err
@@ -88,8 +90,8 @@ func (d *Driver) openForeignIn(family rs.Family) error {
 	if len(batch) == 0 {
 		return nil
 	}
-	d.log.Info("let packets of our bridges pass the policy of iptables", "family", family, "chain", foreignChain, "rules", len(want))
-	return d.nft.Apply(batch)
+	k.log.Info("let packets of our bridges pass the policy of iptables", "family", family, "chain", foreignChain, "rules", len(want))
+	return k.nft.Apply(batch)
 }
 
 // foreignBatch is what makes the driver's rules the last ones of the chain;
