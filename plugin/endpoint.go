@@ -100,7 +100,7 @@ func unknownNetwork(id string) error {
 // parseEndpoint reads the addresses of an endpoint. given says whether Docker
 // gave the link address itself: then it must not be answered.
 func parseEndpoint(req libnetwork.CreateEndpointRequest, n desired.Network) (e desired.Endpoint, given bool, err error) {
-	e = desired.Endpoint{ID: req.EndpointID, NetworkID: n.ID, AntiSpoof: n.AntiSpoof, FreeBind: n.FreeBind}
+	e = desired.Endpoint{ID: req.EndpointID, NetworkID: n.ID, AntiSpoof: n.AntiSpoof, EtherTypes: n.EtherTypes, FreeBind: n.FreeBind}
 	if err := option.ParseEndpoint(&e, req.Options); err != nil {
 		return e, false, err
 	}

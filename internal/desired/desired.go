@@ -57,6 +57,9 @@ type Network struct {
 	Allow Allow `json:"allow,omitempty"`
 	// AntiSpoof keeps containers from using addresses that are not theirs.
 	AntiSpoof AntiSpoof `json:"antispoof,omitempty"`
+	// EtherTypes are the kinds of frames that containers may send beside ARP, IPv4
+	// and IPv6, in ascending order; [EtherLLC] stands for those without a type.
+	EtherTypes []uint16 `json:"ethertypes,omitempty"`
 	// Reject answers what may not enter the network, instead of silence.
 	Reject bool `json:"reject,omitempty"`
 	// ClampMSS makes TCP connections through the network fit the path's MTU.
@@ -110,6 +113,10 @@ const (
 	// ModeIsolated leaves the bridge without an address.
 	ModeIsolated GatewayMode = "isolated"
 )
+
+// EtherLLC stands for frames that carry a length in place of a type: IEEE 802.2
+// LLC, and SNAP in it.
+const EtherLLC uint16 = 0
 
 // AntiSpoof is how much of a container's frames is checked.
 type AntiSpoof string
@@ -174,6 +181,11 @@ type Endpoint struct {
 	AntiSpoof AntiSpoof `json:"antispoof,omitempty"`
 	// Addresses are further ones that the container may use.
 	Addresses []netip.Addr `json:"addresses,omitempty"`
+	// LinkAddresses are further link addresses that the container may use, as
+	// net.HardwareAddr prints them.
+	LinkAddresses []string `json:"link_addresses,omitempty"`
+	// EtherTypes are the network's, or what the user chose for this endpoint.
+	EtherTypes []uint16 `json:"ethertypes,omitempty"`
 	// FreeBind publishes ports on addresses that the host does not have yet.
 	FreeBind bool `json:"free_bind,omitempty"`
 }

@@ -56,6 +56,8 @@ type ruleEncoder struct {
 	// link, network and transport are the protocols that earlier checks in the
 	// rule established.
 	link, network, transport string
+	// tagged says that a check for a VLAN tag was.
+	tagged bool
 }
 
 // encodeRule is the list of expressions of a rule.
@@ -120,6 +122,9 @@ func (e *ruleEncoder) compare(m rs.Compare) error {
 	}
 	data := []byte(m.Right.Data)
 	size := loadSize(left)
+	if isBits(left) && isMasked {
+		return fmt.Errorf("cannot mask %s", left)
+	}
 	if fib, ok := left.(rs.Fib); ok && fib.Result == "check" {
 		// The kernel puts one byte into the register; nft compares all four.
 		size, data = 4, append(slices.Clone(data), make([]byte, 4-min(4, len(data)))...)
@@ -131,6 +136,11 @@ func (e *ruleEncoder) compare(m rs.Compare) error {
 	if err := e.load(left); err != nil {
 		return err
 	}
+	if field, ok := left.(rs.Payload); ok && field.Bits != 0 {
+		e.emit(bitwise(bitsAt(field, ^uint64(0))))
+		n, _ := m.Right.Uint()
+		data = bitsAt(field, n)
+	}
 	if isMasked {
 		e.emit(bitwise([]byte(masked.Mask.Data)))
 	}
@@ -140,6 +150,13 @@ func (e *ruleEncoder) compare(m rs.Compare) error {
 	e.emit(&expr.Cmp{Op: cmpOps[m.Op], Register: register(0), Data: data})
 	e.learn(m)
 	return nil
+}
+
+// bitsAt is a number where the bits of a field stand among the bytes read.
+func bitsAt(field rs.Payload, n uint64) []byte {
+	n &= 1<<field.Bits - 1
+	b := binary.BigEndian.AppendUint64(nil, n<<field.Shift)
+	return b[len(b)-field.Length:]
 }
 
 // ordered turns the number in the register, where it is in host byte order, so
@@ -175,6 +192,7 @@ func (e *ruleEncoder) learn(m rs.Compare) {
 	case rs.Meta{Key: rs.MetaNFProto}:
 		e.network = nfprotoNames[n]
 	case rs.Meta{Key: rs.MetaProtocol}, rs.EtherType:
+		e.tagged = n == unix.ETH_P_8021Q || n == unix.ETH_P_8021AD
 		// A table of family inet is asked for the other number as well, as nft does.
 		if e.family != rs.FamilyInet {
 			e.network = etherNames[n]
@@ -192,7 +210,7 @@ func bitwise(mask []byte) *expr.Bitwise {
 }
 
 func (e *ruleEncoder) hasAny(m rs.HasAny) error {
-	if len(m.Flags.Data) != loadSize(m.Left) {
+	if len(m.Flags.Data) != loadSize(m.Left) || isBits(m.Left) {
 		return fmt.Errorf("cannot compare %s with %d bytes", m.Left, len(m.Flags.Data))
 	}
 	if err := e.load(m.Left); err != nil {
@@ -245,7 +263,7 @@ func (e *ruleEncoder) inRange(m rs.InRange) error {
 	if isMasked {
 		left = masked.Expr
 	}
-	if n := loadSize(left); len(m.From.Data) != n || len(m.To.Data) != n || isMasked && len(masked.Mask.Data) != n {
+	if n := loadSize(left); len(m.From.Data) != n || len(m.To.Data) != n || isBits(left) || isMasked && len(masked.Mask.Data) != n {
 		return fmt.Errorf("cannot compare %s with %d and %d bytes", m.Left, len(m.From.Data), len(m.To.Data))
 	}
 	if err := e.load(left); err != nil {
@@ -274,7 +292,7 @@ func (e *ruleEncoder) loadKey(x rs.Expr) error {
 		parts = c.Parts
 	}
 	for _, p := range parts {
-		if turns(p.Type(), loadSize(p)) {
+		if isBits(p) || turns(p.Type(), loadSize(p)) {
 			return fmt.Errorf("cannot look up %s", p)
 		}
 	}
@@ -321,6 +339,11 @@ func (e *ruleEncoder) require(x rs.Expr) {
 		e.requireNetwork(p.Proto, false)
 	case "arp":
 		e.requireNetwork("arp", true)
+	case "vlan":
+		if !e.tagged {
+			e.checkFrame(unix.ETH_P_8021Q)
+			e.tagged = true
+		}
 	case "icmp", "icmpv6":
 		// The user's own check of either protocol stands, even a contradicting one.
 		if e.network == "" && e.transport != p.Proto {
@@ -347,11 +370,16 @@ func (e *ruleEncoder) requireNetwork(proto string, frame bool) {
 		return
 	}
 	if e.family == rs.FamilyBridge && frame {
-		e.emit(&expr.Payload{DestRegister: register(0), Base: expr.PayloadBaseLLHeader, Offset: uint32(rs.EtherType.Offset), Len: uint32(rs.EtherType.Length)},
-			&expr.Cmp{Op: expr.CmpOpEq, Register: register(0), Data: binary.BigEndian.AppendUint16(nil, uint16(etherProtos[proto]))})
+		e.checkFrame(uint16(etherProtos[proto]))
 		return
 	}
 	e.check(expr.MetaKeyPROTOCOL, binary.BigEndian.AppendUint16(nil, uint16(etherProtos[proto])))
+}
+
+// checkFrame checks the type that stands in the frame itself.
+func (e *ruleEncoder) checkFrame(etherType uint16) {
+	e.emit(&expr.Payload{DestRegister: register(0), Base: expr.PayloadBaseLLHeader, Offset: uint32(rs.EtherType.Offset), Len: uint32(rs.EtherType.Length)},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: register(0), Data: binary.BigEndian.AppendUint16(nil, etherType)})
 }
 
 var (
@@ -386,7 +414,7 @@ func (e *ruleEncoder) loadOne(x rs.Expr, reg uint32) (int, error) {
 		e.emit(&expr.Meta{Key: expr.MetaKey(key), Register: reg})
 		return loadSize(x), nil
 	case rs.Payload:
-		if _, ok := payloadBases[x.Base]; !ok || x.Bits != 0 {
+		if _, ok := payloadBases[x.Base]; !ok {
 			return 0, fmt.Errorf("cannot read %s", x)
 		}
 		e.emit(&expr.Payload{
@@ -410,6 +438,12 @@ func (e *ruleEncoder) loadOne(x rs.Expr, reg uint32) (int, error) {
 		return loadSize(x), nil
 	}
 	return 0, fmt.Errorf("cannot read %s", x)
+}
+
+// isBits says whether x reads a part of the bytes that it touches.
+func isBits(x rs.Expr) bool {
+	p, ok := x.(rs.Payload)
+	return ok && p.Bits != 0
 }
 
 // loadSize is how many bytes reading x fills.

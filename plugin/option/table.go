@@ -3,11 +3,14 @@ package option
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 
 	"nftnet/internal/desired"
 	"nftnet/plugin/libnetwork"
@@ -47,6 +50,7 @@ const (
 	optionFreeBind  = "nftnet.free_bind"
 	Overlap         = "nftnet.allow_overlap"
 	optionAddresses = "nftnet.addresses"
+	optionTypes     = "nftnet.ethertypes"
 )
 
 // Options of one container on one network, given as driver-opt.
@@ -147,6 +151,7 @@ var networkOptionTable = map[string]option[*networkTarget]{
 		},
 	},
 	optionAntiSpoof: antiSpoofOption(func(t *networkTarget, l desired.AntiSpoof) { t.AntiSpoof = l }),
+	optionTypes:     etherTypesOption(func(t *networkTarget, types []uint16) { t.EtherTypes = types }),
 	optionRefuse: {
 		allowed: "drop, or reject: then clients learn at once that a port is not published",
 		set: func(t *networkTarget, _, value string) error {
@@ -167,10 +172,15 @@ var endpointOptionTable = map[string]option[*desired.Endpoint]{
 	optionAllowPort: allowOption(func(e *desired.Endpoint) *desired.Allow { return &e.Allow }),
 	optionAntiSpoof: antiSpoofOption(func(e *desired.Endpoint, l desired.AntiSpoof) { e.AntiSpoof = l }),
 	optionFreeBind:  boolOption(func(e *desired.Endpoint, v bool) { e.FreeBind = v }),
+	optionTypes:     etherTypesOption(func(e *desired.Endpoint, types []uint16) { e.EtherTypes = types }),
 	optionAddresses: {
-		allowed: "IPv4 and IPv6 addresses, joined by commas",
+		allowed: "IPv4, IPv6 and MAC addresses, joined by commas",
 		set: func(e *desired.Endpoint, _, value string) error {
 			for _, text := range listItems(value) {
+				if mac, err := net.ParseMAC(text); err == nil && len(mac) == 6 && mac[0]&1 == 0 {
+					e.LinkAddresses = append(e.LinkAddresses, mac.String())
+					continue
+				}
 				a, err := netip.ParseAddr(text)
 				if err != nil || a.Zone() != "" || a.IsMulticast() {
 					return errNotAllowed
@@ -287,6 +297,57 @@ func antiSpoofOption[T any](set func(T, desired.AntiSpoof)) option[T] {
 			return nil
 		},
 	}
+}
+
+// etherTypes are the names that nftnet.ethertypes takes beside numbers. Those
+// that nft has are nft's.
+var etherTypes = map[string]uint16{
+	"vlan": unix.ETH_P_8021Q, "8021q": unix.ETH_P_8021Q, "8021ad": unix.ETH_P_8021AD, "llc": desired.EtherLLC,
+}
+
+// minEtherType is the least type of a frame: less is a length (IEEE 802.3, 3.2.6).
+const minEtherType = 0x600
+
+func etherTypesOption[T any](set func(T, []uint16)) option[T] {
+	return option[T]{
+		allowed: "vlan (or 8021q), 8021ad, llc and numbers from 0x0600 to 0xffff such as 0x88cc, joined by commas, or none",
+		set: func(into T, _, value string) error {
+			var types []uint16
+			items := listItems(value)
+			if value == "none" {
+				items = nil
+			} else if len(items) == 0 {
+				return errNotAllowed
+			}
+			for _, text := range items {
+				n, err := parseEtherType(text)
+				if err != nil {
+					return err
+				}
+				if !slices.Contains(alwaysEtherTypes, n) {
+					types = append(types, n)
+				}
+			}
+			slices.Sort(types)
+			set(into, slices.Compact(types))
+			return nil
+		},
+	}
+}
+
+// alwaysEtherTypes are those of every container. To name them changes nothing.
+var alwaysEtherTypes = []uint16{unix.ETH_P_IP, unix.ETH_P_ARP, unix.ETH_P_IPV6}
+
+func parseEtherType(text string) (uint16, error) {
+	if n, ok := etherTypes[strings.ToLower(text)]; ok {
+		return n, nil
+	}
+	hex, ok := strings.CutPrefix(strings.ToLower(text), "0x")
+	n, err := strconv.ParseUint(hex, 16, 16)
+	if !ok || err != nil || n < minEtherType {
+		return 0, errNotAllowed
+	}
+	return uint16(n), nil
 }
 
 // allowOption reads who may reach all published ports, or the one in the key.

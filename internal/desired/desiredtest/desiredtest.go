@@ -72,6 +72,8 @@ func Rows() []Row {
 		{"antispoof", state([]desired.Network{network(1)}, endpoint(1, 2, guarded(desired.SpoofNeighbours)),
 			endpoint(1, 3, guarded(desired.SpoofNothing)))},
 		{"antispoof-ipv4", state([]desired.Network{network(1, noIPv6)}, endpoint(1, 2, guarded(desired.SpoofNeighbours)))},
+		{"ethertypes", state([]desired.Network{network(1)}, endpoint(1, 2, speaksMore(0x8100, 0x88a8, 0x88cc)),
+			endpoint(1, 3, speaksMore(desired.EtherLLC)))},
 		{"redirects", withRedirects(state([]desired.Network{network(1)}, endpoint(1, 2, nil, port(tcp, "0.0.0.0:8080", "10.0.1.2:80"))),
 			desired.Redirect{Name: "80-tcp", Proto: tcp, Port: 80, To: 3000}, desired.Redirect{Name: "dns", Proto: udp, Port: 53, To: 5353},
 			desired.Redirect{Name: "at4", Proto: tcp, Port: 443, To: 3443, Address: netip.MustParseAddr("192.0.2.1")},
@@ -121,6 +123,14 @@ func guarded(level desired.AntiSpoof) func(*desired.Endpoint) {
 	return func(e *desired.Endpoint) {
 		e.AntiSpoof, e.HostLink = level, layout.HostLinkPrefix+e.ID[:12]
 		e.Addresses = []netip.Addr{netip.MustParseAddr("10.0.1.200")}
+	}
+}
+
+// speaksMore may send more kinds of frames, and use a link address beside its own.
+func speaksMore(types ...uint16) func(*desired.Endpoint) {
+	return func(e *desired.Endpoint) {
+		guarded(desired.SpoofNeighbours)(e)
+		e.EtherTypes, e.LinkAddresses = types, []string{"00:00:5e:00:01:33"}
 	}
 }
 
