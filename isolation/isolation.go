@@ -115,12 +115,21 @@ func chains() []rs.Chain {
 		// Before FORWARD, which accepts the answer to a SYN as established.
 		{Name: chainMangle, Base: filter(rs.HookForward, rs.PriorityMangle), Rules: []rs.Rule{clampRule(iifname), clampRule(oifname)}},
 		// Our bridges have route_localnet on, for replies to 127.0.0.1: nobody but
-		// lo may aim at 127.0.0.0/8. Before conntrack, so that it costs one compare.
+		// lo may aim at 127.0.0.0/8, or come from there. Before conntrack, so that it
+		// costs two compares.
 		{Name: chainRaw, Base: filter(rs.HookPrerouting, rs.PriorityRaw), Rules: []rs.Rule{
-			rs.NewRule(rs.IsNot(iifname, rs.Iface("lo")), rs.InPrefix{Left: rs.IPDaddr, Prefix: loopback4},
-				rs.Counter{}, rs.Verdict{Kind: rs.Drop}),
+			loopbackRule(rs.IPDaddr), loopbackRule(rs.IPSaddr),
+			// A bridge hands frames to the addresses that it keeps for itself
+			// (01:80:c2:00:00:0x) to the host as its port's, past the table that
+			// checks frames (br_handle_frame in net/bridge/br_input.c). Nobody
+			// sends IP so.
+			rs.NewRule(rs.Is(iifname, rs.Value{Type: rs.TypeIfname, Data: layout.HostLinkPrefix}), rs.Counter{}, rs.Verdict{Kind: rs.Drop}),
 		}},
 	}
+}
+
+func loopbackRule(addr rs.Payload) rs.Rule {
+	return rs.NewRule(rs.IsNot(iifname, rs.Iface("lo")), rs.InPrefix{Left: addr, Prefix: loopback4}, rs.Counter{}, rs.Verdict{Kind: rs.Drop})
 }
 
 func forwardRules() []rs.Rule {
