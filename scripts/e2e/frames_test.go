@@ -463,6 +463,8 @@ func TestA70Keepalived(t *testing.T) {
 	client := w.end(t, "client", "web", false)
 	holds := func(c string) {
 		ns := w.engine.NS(t, c)
+		// As keepalived does: eth0 must not say that the virtual address is its own.
+		ns.Exec(t, "sysctl", "-qw", "net.ipv4.conf.eth0.arp_ignore=1", "net.ipv4.conf.eth0.arp_announce=2")
 		ns.Exec(t, "ip", "link", "add", "link", "eth0", "name", "vrrp.51", "address", virtual.mac.String(), "type", "macvlan", "mode", "bridge")
 		ns.Exec(t, "ip", "addr", "add", virtual.addr.String()+"/32", "dev", "vrrp.51")
 		ns.Exec(t, "ip", "link", "set", "vrrp.51", "up")
