@@ -9,6 +9,7 @@ package isolation
 
 import (
 	"net/netip"
+	"slices"
 
 	"nftnet/internal/desired"
 	"nftnet/internal/layout"
@@ -24,6 +25,8 @@ const (
 	chainRefuse     = "refuse"
 	chainRaw        = "RAW-PREROUTING"
 	chainMangle     = "MANGLE-FORWARD"
+	chainInput      = "INPUT"
+	chainStray      = "stray"
 )
 
 // Sets and maps of the table.
@@ -83,7 +86,7 @@ var (
 )
 
 func chains() []rs.Chain {
-	return []rs.Chain{
+	return append(lateChains(), []rs.Chain{
 		{Name: chainForward, Base: filter(rs.HookForward, rs.PriorityFilter), Rules: forwardRules()},
 		{Name: layout.UserChain, UserOwned: true},
 		{Name: chainStage1, Rules: stage1Rules()},
@@ -125,7 +128,42 @@ func chains() []rs.Chain {
 			// sends IP so.
 			rs.NewRule(rs.Is(iifname, rs.Value{Type: rs.TypeIfname, Data: layout.HostLinkPrefix}), rs.Counter{}, rs.Verdict{Kind: rs.Drop}),
 		}},
+	}...)
+}
+
+// lateChains keep from the host's TCP what is none of its own. A segment that
+// connection tracking finds outside the window of a translated connection is
+// invalid, and comes untranslated to the host, whose reset would end the
+// connection. Connection tracking knows a connection for every invalid segment
+// that acknowledges something: one without a connection it takes for a new one
+// (tcp_new in nf_conntrack_proto_tcp.c). The host's own have a socket.
+func lateChains() []rs.Chain {
+	const syn, rst, ack = 2, 4, 16
+	socket := func(transparent string) rs.Rule {
+		x := rs.Socket{Key: "transparent"}
+		return rs.NewRule(rs.Is(x, rs.Value{Type: x.Type(), Data: transparent}), rs.Verdict{Kind: rs.Return})
 	}
+	return []rs.Chain{
+		// Last, so that others see and count what they did before.
+		{Name: chainInput, Base: filter(rs.HookInput, rs.PrioritySecurity), Rules: []rs.Rule{
+			rs.NewRule(rs.Has(rs.Ct{Key: rs.CtState}, rs.HostUint32(rs.TypeCtState, rs.StateInvalid)),
+				rs.Is(rs.Masked{Expr: tcpFlags, Mask: tcpFlag(syn | rst | ack)}, tcpFlag(ack)), rs.JumpTo(chainStray)),
+		}},
+		// Whether the socket is transparent does not matter; a match that finds none
+		// does not hold, whatever it asks.
+		{Name: chainStray, Rules: []rs.Rule{socket("\x00"), socket("\x01"), drop}},
+	}
+}
+
+// WithoutSockets is the ruleset for a kernel whose rules cannot ask for sockets
+// (CONFIG_NFT_SOCKET).
+func WithoutSockets(r rs.Ruleset) rs.Ruleset {
+	out := rs.Ruleset{Tables: slices.Clone(r.Tables)}
+	for i := range out.Tables {
+		t := &out.Tables[i]
+		t.Chains = slices.DeleteFunc(slices.Clone(t.Chains), func(c rs.Chain) bool { return c.Name == chainInput || c.Name == chainStray })
+	}
+	return out
 }
 
 func loopbackRule(addr rs.Payload) rs.Rule {
@@ -155,10 +193,11 @@ func stage1Rules() []rs.Rule {
 // route can carry, where nobody tells them that their packets were too big.
 func clampRule(iface rs.Expr) rs.Rule {
 	const syn, rst = 2, 4
-	flags := func(bits byte) rs.Value { return rs.Value{Type: rs.TypeTCPFlag, Data: string([]byte{bits})} }
-	return rs.NewRule(rs.In(iface, setClamp), rs.Is(rs.Masked{Expr: tcpFlags, Mask: flags(syn | rst)}, flags(syn)),
+	return rs.NewRule(rs.In(iface, setClamp), rs.Is(rs.Masked{Expr: tcpFlags, Mask: tcpFlag(syn | rst)}, tcpFlag(syn)),
 		rs.Counter{}, rs.Mangle{Left: maxSegment, From: rs.Route{Key: "mtu"}})
 }
+
+func tcpFlag(bits byte) rs.Value { return rs.Value{Type: rs.TypeTCPFlag, Data: string([]byte{bits})} }
 
 // translated holds for packets of connections whose destination was
 // translated: who aims at a container's address directly has none.

@@ -436,6 +436,13 @@ func (e *ruleEncoder) loadOne(x rs.Expr, reg uint32) (int, error) {
 		}
 		e.emit(f)
 		return loadSize(x), nil
+	case rs.Socket:
+		key := slices.Index(socketKeys, x.Key)
+		if key < 0 {
+			return 0, fmt.Errorf("cannot read %s", x)
+		}
+		e.emit(&expr.Socket{Key: expr.SocketKey(key), Level: x.Level, Register: reg})
+		return loadSize(x), nil
 	}
 	return 0, fmt.Errorf("cannot read %s", x)
 }
@@ -453,6 +460,8 @@ func loadSize(x rs.Expr) int {
 		return x.Length
 	case rs.Masked:
 		return loadSize(x.Expr)
+	case rs.Socket:
+		return socketSize(x)
 	case rs.Meta:
 		switch x.Key {
 		case rs.MetaNFTrace:

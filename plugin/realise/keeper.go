@@ -51,13 +51,29 @@ func openKeeper(log *slog.Logger) (*kernel.Conn, error) {
 // hasBridgeFamily finds out whether the kernel has tables of family bridge
 // (CONFIG_NF_TABLES_BRIDGE), which anti-spoofing needs.
 func hasBridgeFamily(conn *kernel.Conn, log *slog.Logger) bool {
-	probe := rs.Ruleset{Tables: []rs.Table{{Family: rs.FamilyBridge, Name: "nftnet-probe", Chains: []rs.Chain{{
-		Name: "probe", Base: &rs.Base{Type: "filter", Hook: rs.HookPrerouting, Policy: rs.Accept},
-	}}}}}
-	make, remove := rs.Diff(rs.Ruleset{}, probe), rs.Diff(probe, rs.Ruleset{})
-	if err := conn.Apply(append(make, remove...)); err != nil {
+	err := try(conn, rs.FamilyBridge, rs.Chain{Base: &rs.Base{Type: "filter", Hook: rs.HookPrerouting, Policy: rs.Accept}})
+	if err != nil {
 		log.Warn("this kernel has no nftables of family bridge: containers are not kept from using addresses of others", "error", err)
 		return false
 	}
 	return true
+}
+
+// hasSocketMatch finds out whether the kernel's rules can ask for the socket of a
+// packet (CONFIG_NFT_SOCKET).
+func hasSocketMatch(conn *kernel.Conn, log *slog.Logger) bool {
+	x := rs.Socket{Key: "transparent"}
+	err := try(conn, rs.FamilyInet, rs.Chain{Rules: []rs.Rule{rs.NewRule(rs.Is(x, rs.Value{Type: x.Type(), Data: "\x00"}))}})
+	if err != nil {
+		log.Warn("this kernel's rules cannot ask for sockets (CONFIG_NFT_SOCKET): a segment outside its window makes this host reset a masqueraded connection", "error", err)
+		return false
+	}
+	return true
+}
+
+// try has the kernel make a chain and remove it again, in one batch.
+func try(conn *kernel.Conn, family rs.Family, c rs.Chain) error {
+	c.Name = "probe"
+	probe := rs.Ruleset{Tables: []rs.Table{{Family: family, Name: "nftnet-probe", Chains: []rs.Chain{c}}}}
+	return conn.Apply(append(rs.Diff(rs.Ruleset{}, probe), rs.Diff(probe, rs.Ruleset{})...))
 }

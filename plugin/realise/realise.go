@@ -89,6 +89,8 @@ type Kernel struct {
 	keeper *kernel.Conn
 	// bridgeFamily reports whether the kernel has tables of family bridge.
 	bridgeFamily bool
+	// socketMatch reports whether the kernel's rules can ask for sockets.
+	socketMatch bool
 	// flows works beside the calls.
 	flows *flows
 	// zones is firewalld's part; nil where Config does not ask for it.
@@ -149,6 +151,7 @@ func (k *Kernel) begin() error {
 		return err
 	}
 	k.bridgeFamily = hasBridgeFamily(k.nft, k.log)
+	k.socketMatch = hasSocketMatch(k.nft, k.log)
 	if err := k.user.load(); err != nil {
 		return err
 	}
@@ -183,6 +186,9 @@ func Ruleset(s desired.State) rs.Ruleset { return rs.Merge(nat.Ruleset(s), isola
 // rules is the ruleset of a state, as far as this kernel can have it.
 func (k *Kernel) rules(s desired.State) rs.Ruleset {
 	r := Ruleset(s)
+	if !k.socketMatch {
+		r = isolation.WithoutSockets(r)
+	}
 	r.Tables = slices.DeleteFunc(r.Tables, func(t rs.Table) bool { return t.Family == rs.FamilyBridge && !k.bridgeFamily })
 	return r
 }
