@@ -136,9 +136,10 @@ func chains() []rs.Chain {
 // invalid, and comes untranslated to the host, whose reset would end the
 // connection. Connection tracking knows a connection for every invalid segment
 // that acknowledges something: one without a connection it takes for a new one
-// (tcp_new in nf_conntrack_proto_tcp.c). The host's own have a socket.
+// (tcp_new in nf_conntrack_proto_tcp.c), unless it has a FIN. The host's own
+// have a socket.
 func lateChains() []rs.Chain {
-	const syn, rst, ack = 2, 4, 16
+	const fin, syn, rst, ack = 1, 2, 4, 16
 	socket := func(transparent string) rs.Rule {
 		x := rs.Socket{Key: "transparent"}
 		return rs.NewRule(rs.Is(x, rs.Value{Type: x.Type(), Data: transparent}), rs.Verdict{Kind: rs.Return})
@@ -147,7 +148,7 @@ func lateChains() []rs.Chain {
 		// Last, so that others see and count what they did before.
 		{Name: chainInput, Base: filter(rs.HookInput, rs.PrioritySecurity), Rules: []rs.Rule{
 			rs.NewRule(rs.Has(rs.Ct{Key: rs.CtState}, rs.HostUint32(rs.TypeCtState, rs.StateInvalid)),
-				rs.Is(rs.Masked{Expr: tcpFlags, Mask: tcpFlag(syn | rst | ack)}, tcpFlag(ack)), rs.JumpTo(chainStray)),
+				rs.Is(rs.Masked{Expr: tcpFlags, Mask: tcpFlag(fin | syn | rst | ack)}, tcpFlag(ack)), rs.JumpTo(chainStray)),
 		}},
 		// Whether the socket is transparent does not matter; a match that finds none
 		// does not hold, whatever it asks.

@@ -253,11 +253,36 @@ func (h *Holder) Serve(p desired.Port, clients Clients) {
 	s, ok := h.find(p)
 	switch {
 	case !ok:
-	case clients.Neighbours || served(p):
+	case clients.Neighbours || p.Kind() != desired.Translated && served(p):
 		s.serve(p.Container, clients)
+	case served(p):
+		// What the kernel translates comes here where it is not of a connection that
+		// the kernel knows (a late segment, a table that somebody flushed): an open
+		// listener would reset it.
+		s.serve(p.Container, Clients{Sources: onLink(clients.Sources)})
 	default:
 		s.hush()
 	}
+}
+
+var linkLocal6 = netip.MustParsePrefix("fe80::/10")
+
+// onLink is the part of sources with link-local addresses.
+func onLink(s desired.Sources) desired.Sources {
+	out := desired.Sources{Limited: true}
+	if !s.Limited {
+		out.Prefixes = []netip.Prefix{linkLocal6}
+	}
+	for _, p := range s.Prefixes {
+		switch {
+		case !p.Overlaps(linkLocal6):
+		case p.Bits() < linkLocal6.Bits():
+			out.Prefixes = append(out.Prefixes, linkLocal6)
+		default:
+			out.Prefixes = append(out.Prefixes, p)
+		}
+	}
+	return out
 }
 
 // Hush makes a held port silent, as it was before it was served, and ends what
