@@ -130,7 +130,7 @@ type holding struct {
 type socket interface {
 	syscall.Conn
 	// serve leads clients to a container, instead of where it led them before.
-	serve(to netip.AddrPort, clients Clients)
+	serve(to netip.AddrPort, sources desired.Sources)
 	// hush makes the socket silent and ends what it serves.
 	hush()
 	// settle hushes an inherited socket that does not serve.
@@ -235,9 +235,9 @@ func (h *Holder) bind(p desired.Port) (socket, error) {
 
 // Clients are those that a port's socket serves.
 type Clients struct {
-	// Neighbours says that the rules leave clients to the socket whom the kernel
-	// could translate.
-	Neighbours bool
+	// Neighbours are the subnets whose containers the rules leave to the socket,
+	// though the kernel could translate them.
+	Neighbours []netip.Prefix
 	// Sources bounds who is served.
 	Sources desired.Sources
 }
@@ -253,33 +253,39 @@ func (h *Holder) Serve(p desired.Port, clients Clients) {
 	s, ok := h.find(p)
 	switch {
 	case !ok:
-	case clients.Neighbours || p.Kind() != desired.Translated && served(p):
-		s.serve(p.Container, clients)
-	case served(p):
-		// What the kernel translates comes here where it is not of a connection that
-		// the kernel knows (a late segment, a table that somebody flushed): an open
-		// listener would reset it.
-		s.serve(p.Container, Clients{Sources: onLink(clients.Sources)})
-	default:
+	case !served(p) && len(clients.Neighbours) == 0:
 		s.hush()
+	case p.Kind() == desired.Translated:
+		s.serve(p.Container, clients.untranslated(p))
+	default:
+		s.serve(p.Container, clients.Sources)
 	}
 }
 
 var linkLocal6 = netip.MustParsePrefix("fe80::/10")
 
-// onLink is the part of sources with link-local addresses.
-func onLink(s desired.Sources) desired.Sources {
-	out := desired.Sources{Limited: true}
-	if !s.Limited {
-		out.Prefixes = []netip.Prefix{linkLocal6}
+// untranslated are those of the sources that the kernel does not translate to a
+// port. What it translates comes to the socket only where it is of no connection
+// that the kernel knows (a late segment, a table that somebody flushed): an open
+// listener would reset it.
+func (c Clients) untranslated(p desired.Port) desired.Sources {
+	among := c.Neighbours
+	if served(p) {
+		among = append([]netip.Prefix{linkLocal6}, among...)
 	}
-	for _, p := range s.Prefixes {
-		switch {
-		case !p.Overlaps(linkLocal6):
-		case p.Bits() < linkLocal6.Bits():
-			out.Prefixes = append(out.Prefixes, linkLocal6)
-		default:
-			out.Prefixes = append(out.Prefixes, p)
+	if !c.Sources.Limited {
+		return desired.Sources{Limited: true, Prefixes: among}
+	}
+	out := desired.Sources{Limited: true}
+	for _, a := range c.Sources.Prefixes {
+		for _, b := range among {
+			switch {
+			case !a.Overlaps(b):
+			case a.Bits() < b.Bits():
+				out.Prefixes = append(out.Prefixes, b)
+			default:
+				out.Prefixes = append(out.Prefixes, a)
+			}
 		}
 	}
 	return out

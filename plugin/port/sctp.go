@@ -61,10 +61,10 @@ func adoptSCTP(f *os.File, p desired.Port) (socket, error) {
 	return sctpSocket{os.NewFile(uintptr(fd), p.Key())}, nil
 }
 
-func (s sctpSocket) serve(netip.AddrPort, Clients) {}
-func (s sctpSocket) hush()                         {}
-func (s sctpSocket) settle()                       {}
-func (s sctpSocket) retire()                       {}
+func (s sctpSocket) serve(netip.AddrPort, desired.Sources) {}
+func (s sctpSocket) hush()                                 {}
+func (s sctpSocket) settle()                               {}
+func (s sctpSocket) retire()                               {}
 
 // SyscallConn returns an error where the kernel has no SCTP sockets.
 func (s sctpSocket) SyscallConn() (syscall.RawConn, error) { return s.file.SyscallConn() }

@@ -135,14 +135,14 @@ type life struct {
 	running, closed bool
 }
 
-func (l *life) serve(to netip.AddrPort, clients Clients) {
+func (l *life) serve(to netip.AddrPort, sources desired.Sources) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
 		return
 	}
-	if l.lead == nil || !sameSources(l.sources, clients.Sources) {
-		if err := l.admit(clients.Sources); err != nil {
+	if l.lead == nil || !sameSources(l.sources, sources) {
+		if err := l.admit(sources); err != nil {
 			l.log.Error("serve port", "error", err)
 			l.quiet()
 			return
@@ -152,7 +152,7 @@ func (l *life) serve(to netip.AddrPort, clients Clients) {
 		l.leave()
 		l.lead = newLead(to)
 	}
-	l.sources = clients.Sources
+	l.sources = sources
 	if !l.running {
 		l.running = true
 		l.work.Go(l.run)

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net/netip"
 	"reflect"
 	"slices"
 	"sync"
@@ -366,7 +367,7 @@ func hostPorts(s desired.State) map[string]hostPort {
 		for _, p := range e.Published {
 			if p.Kind() != desired.Direct {
 				out[p.Key()] = hostPort{p, e.Owner(), port.Clients{
-					Neighbours: nat.Relayed(s.Networks[e.NetworkID], p),
+					Neighbours: relayed(s.Networks[e.NetworkID], p),
 					Sources:    e.Allow.For(p.Proto, p.Container.Port()),
 				}}
 			}
@@ -378,6 +379,14 @@ func hostPorts(s desired.State) map[string]hostPort {
 		}
 	}
 	return out
+}
+
+// relayed are the subnets whose containers reach a port by its socket.
+func relayed(n desired.Network, p desired.Port) []netip.Prefix {
+	if subnet := n.Subnet(p.Host.Addr()); nat.Relayed(n, p) && subnet.IsValid() {
+		return []netip.Prefix{subnet.Prefix.Masked()}
+	}
+	return nil
 }
 
 // Restore implements Realiser: after a restart of the driver the kernel is

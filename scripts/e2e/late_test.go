@@ -212,6 +212,10 @@ func TestA76LateSegments(t *testing.T) {
 	w.dual(t, "web", 81)
 	w.run(t, "server", "web", "-p", "9009:9")
 	c := w.engine.NS(t, "server")
+	w.dual(t, "apart", 82, "-o", "com.docker.network.bridge.enable_icc=false")
+	w.run(t, "alone", "apart", "-p", "9010:9")
+	alone := w.engine.NS(t, "alone")
+	servedAlone := echoes(t, alone, ":9")
 	servedByContainer, servedByLAN := echoes(t, c, ":9"), echoes(t, w.LAN, ":7000")
 	for _, v6 := range []bool{false, true} {
 		host, lan, gateway := w.HostAddr4, w.LANAddr4, netip.MustParseAddr("10.81.0.1")
@@ -222,6 +226,7 @@ func TestA76LateSegments(t *testing.T) {
 		rows := []lateRow{
 			{"container to the outside", c, netip.AddrPortFrom(lan, 7000), servedByLAN, w.LAN, c},
 			{"LAN to the published port", w.LAN, published, servedByContainer, c, w.LAN},
+			{"LAN to the port of a network without ICC", w.LAN, netip.AddrPortFrom(host, 9010), servedAlone, alone, w.LAN},
 			{"host to the published port", w.Host, published, servedByContainer, c, nil},
 			{"container to its own published port", c, published, servedByContainer, c, c},
 			{"container to the gateway's published port", c, netip.AddrPortFrom(gateway, 9009), servedByContainer, c, c},
