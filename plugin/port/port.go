@@ -7,6 +7,9 @@
 // [::1], clients by a link-local address, and clients of the family that the
 // container does not have.
 //
+// Clients of a socket are bounded, for each port and for each client, so that no
+// number of them takes from the process what it needs for anything else.
+//
 // Sockets on a [Shelf] outlive the process: the next one inherits them, with
 // the clients that wait in their queues.
 package port
@@ -36,8 +39,9 @@ const (
 	// shelfTimeout bounds how long Hold waits for the shelf to let go of a
 	// port.
 	shelfTimeout = 500 * time.Millisecond
-	// dialTimeout bounds how long a client waits for its container.
-	dialTimeout = 10 * time.Second
+	// dialTimeout bounds how long a client waits for its container: until a second
+	// after the third time that TCP asks again.
+	dialTimeout = 8 * time.Second
 )
 
 // InUseError says that a host port cannot be had.
@@ -99,6 +103,8 @@ type Holder struct {
 	shelf Shelf
 	// dial reaches containers.
 	dial net.Dialer
+	// account bounds what clients take.
+	account *account
 	// work counts the goroutines that serve.
 	work sync.WaitGroup
 
@@ -145,7 +151,8 @@ type socket interface {
 
 // NewHolder makes a Holder that holds nothing yet. The shelf may be nil.
 func NewHolder(log *slog.Logger, shelf Shelf) *Holder {
-	return &Holder{log: log, shelf: shelf, dial: net.Dialer{Timeout: dialTimeout}, held: map[slot]map[netip.Addr]holding{}}
+	return &Holder{log: log, shelf: shelf, dial: net.Dialer{Timeout: dialTimeout},
+		account: newAccount(limitsOf(openFiles())), held: map[slot]map[netip.Addr]holding{}}
 }
 
 // Hold binds the port's socket for an owner, silent; where it was inherited from
@@ -193,6 +200,7 @@ func (h *Holder) hold(p desired.Port, owner string) error {
 		h.held[slotOf(p)] = map[netip.Addr]holding{}
 	}
 	h.held[slotOf(p)][p.Host.Addr()] = holding{owner, s}
+	h.account.hold(1)
 	return nil
 }
 
@@ -324,6 +332,7 @@ func (h *Holder) Release(p desired.Port, owner string) {
 		return
 	}
 	delete(h.held[slotOf(p)], p.Host.Addr())
+	h.account.hold(-1)
 	if len(h.held[slotOf(p)]) == 0 {
 		delete(h.held, slotOf(p))
 	}

@@ -104,11 +104,11 @@ type lead struct {
 	end context.CancelFunc
 	// associations are the clients of a UDP socket. The mu of its life protects
 	// them.
-	associations map[udpClient]*net.UDPConn
+	associations associations
 }
 
 func newLead(to netip.AddrPort) *lead {
-	l := &lead{to: to, associations: map[udpClient]*net.UDPConn{}}
+	l := &lead{to: to, associations: newAssociations()}
 	l.ctx, l.end = context.WithCancel(context.Background())
 	return l
 }

@@ -3,11 +3,8 @@ package port
 import (
 	"context"
 	"errors"
-	"io"
 	"net"
 	"net/netip"
-	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -21,6 +18,12 @@ type tcpSocket struct {
 	life
 	listener *net.TCPListener
 	dial     *net.Dialer
+	account  *account
+	// open is the number of connections; the account's mutex protects it.
+	open  int
+	dials dials
+	// refusals and errors are logged seldom.
+	refusals, errors seldom
 }
 
 func (h *Holder) listenTCP(p desired.Port) (socket, error) {
@@ -41,53 +44,100 @@ func (h *Holder) tcp(l *net.TCPListener, p desired.Port) (*tcpSocket, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &tcpSocket{listener: l, dial: &h.dial}
+	s := &tcpSocket{listener: l, dial: &h.dial, account: h.account}
 	s.life = life{log: h.log.With("port", p.Key()), work: &h.work, host: p.Host.Addr(), raw: raw, run: s.accept, drain: refuseAll}
 	return s, nil
 }
 
 func (s *tcpSocket) SyscallConn() (syscall.RawConn, error) { return s.raw, nil }
 
+// Pauses of the accept loop: while there is no room for another connection, and
+// after an error, twice as long each time.
+const (
+	roomPause       = 20 * time.Millisecond
+	firstErrorPause = 10 * time.Millisecond
+	lastErrorPause  = time.Second
+)
+
 func (s *tcpSocket) accept() {
-	for {
+	pause := firstErrorPause
+	for s.awaitRoom() {
 		client, err := s.listener.AcceptTCP()
 		if errors.Is(err, net.ErrClosed) || err != nil && s.isClosed() {
 			return
 		}
 		if err != nil {
 			// Out of descriptors, or a client that left: neither ends the port.
-			s.log.Warn("accept", "error", err)
-			time.Sleep(10 * time.Millisecond)
+			if s.errors.now() {
+				s.log.Warn("accept", "error", err)
+			}
+			time.Sleep(pause)
+			pause = min(2*pause, lastErrorPause)
 			continue
 		}
-		s.work.Go(func() {
-			if container, l := s.reach(client); container != nil {
-				relay(client, container, l)
-			}
-		})
+		pause = firstErrorPause
+		s.admitClient(client)
 	}
+}
+
+// awaitRoom waits until the process may have another connection, and reports
+// whether the socket is open still.
+func (s *tcpSocket) awaitRoom() bool {
+	for !s.account.room() {
+		if s.isClosed() {
+			return false
+		}
+		if s.refusals.now() {
+			s.log.Warn("clients wait: published ports have as many connections as this process may have (LimitNOFILE of its service)")
+		}
+		time.Sleep(roomPause)
+	}
+	return true
+}
+
+// admitClient serves a client, or resets its connection.
+func (s *tcpSocket) admitClient(client *net.TCPConn) {
+	c := &connection{client: client, from: addrOfNet(client.RemoteAddr()).Unmap().WithZone("")}
+	if err := s.account.begin(c, &s.open); err != nil {
+		if s.refusals.now() {
+			s.log.Warn("refuse client", "client", c.from, "error", err)
+		}
+		reset(client)
+		return
+	}
+	s.work.Go(func() {
+		defer s.account.end(c, &s.open)
+		if l := s.reach(c); l != nil {
+			c.relay(l)
+		}
+	})
 }
 
 // reach connects to the container for a client. Where the socket leads to
 // another one meanwhile, the client goes there. A client that cannot be served
 // learns so at once.
-func (s *tcpSocket) reach(client *net.TCPConn) (*net.TCPConn, *lead) {
+func (s *tcpSocket) reach(c *connection) *lead {
 	for {
-		l := s.leadFor(addrOfNet(client.RemoteAddr()), addrOfNet(client.LocalAddr()))
+		l := s.leadFor(addrOfNet(c.client.RemoteAddr()), addrOfNet(c.client.LocalAddr()))
 		if l == nil {
 			break
 		}
-		c, err := s.dial.DialContext(l.ctx, "tcp", l.to.String())
+		ctx, end := s.dials.begin(l.ctx, c.from, s.account.max)
+		stop := c.onGone(end)
+		container, err := s.dial.DialContext(ctx, "tcp", l.to.String())
+		stop()
+		end()
 		if err == nil {
-			return c.(*net.TCPConn), l
+			c.container = container.(*net.TCPConn)
+			return l
 		}
 		if l.ctx.Err() == nil {
 			s.log.Debug("reach container", "address", l.to, "error", err)
 			break
 		}
 	}
-	reset(client)
-	return nil, nil
+	reset(c.client)
+	return nil
 }
 
 func addrOfNet(a net.Addr) netip.Addr { return a.(*net.TCPAddr).AddrPort().Addr() }
@@ -105,41 +155,6 @@ func refuseAll(fd int) {
 		_ = unix.SetsockoptLinger(c, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
 		_ = unix.Close(c)
 	}
-}
-
-// relay carries a client's connection to the container, each direction until
-// its sender closes it, and ends it when the socket leads elsewhere.
-func relay(client, container *net.TCPConn, l *lead) {
-	// What the container has sent to its end, the client may still get; a
-	// transfer that was cut must not look like one that is complete.
-	var complete atomic.Bool
-	stop := context.AfterFunc(l.ctx, func() {
-		if complete.Load() {
-			_ = client.Close()
-		} else {
-			reset(client)
-		}
-		reset(container)
-	})
-	defer stop()
-	var both sync.WaitGroup
-	both.Go(func() { copyHalf(container, client) })
-	both.Go(func() { complete.Store(copyHalf(client, container)) })
-	both.Wait()
-	_ = client.Close()
-	_ = container.Close()
-}
-
-// copyHalf carries one direction and reports whether it came to its end. An
-// error on the way resets both ends, so that neither waits for the other.
-func copyHalf(dst, src *net.TCPConn) bool {
-	if _, err := io.Copy(dst, src); err != nil {
-		reset(dst)
-		_ = src.Close()
-		return false
-	}
-	_ = dst.CloseWrite()
-	return true
 }
 
 // reset closes a connection so that its peer sees an error, not an end.

@@ -1,10 +1,12 @@
 package port
 
 import (
+	"container/list"
 	"context"
 	"errors"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
 	"syscall"
 	"time"
@@ -19,14 +21,13 @@ const (
 	udpIdle = 90 * time.Second
 	// The largest payload of a UDP datagram in bytes.
 	udpMax = 65535
-	// How many clients one port serves at a time: each costs a descriptor.
-	udpClients = 1024
 )
 
 // udpSocket is the socket of a published UDP port.
 type udpSocket struct {
 	life
-	conn *net.UDPConn
+	conn    *net.UDPConn
+	account *account
 }
 
 // udpClient is a client together with the address of the host that it asked:
@@ -83,7 +84,7 @@ func (h *Holder) udp(conn *net.UDPConn, p desired.Port) (*udpSocket, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &udpSocket{conn: conn}
+	s := &udpSocket{conn: conn, account: h.account}
 	s.life = life{log: h.log.With("port", p.Key()), work: &h.work, host: p.Host.Addr(), raw: raw, run: s.receive, drain: discardAll}
 	return s, nil
 }
@@ -121,12 +122,7 @@ var datagrams = sync.Pool{New: func() any { return new(datagram) }}
 
 // awaitDatagram waits until a socket has something to read. It returns an error
 // where the socket is closed or its deadline is past.
-func awaitDatagram(c syscall.RawConn) error {
-	return c.Read(func(fd uintptr) bool {
-		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
-		return n > 0 || err != nil
-	})
-}
+func awaitDatagram(c syscall.RawConn) error { return await(c.Read, unix.POLLIN) }
 
 // discardAll empties the queue of datagrams.
 func discardAll(fd int) {
@@ -138,10 +134,73 @@ func discardAll(fd int) {
 	}
 }
 
-var (
-	errTooManyClients = errors.New("too many clients")
-	errNotServed      = errors.New("the port does not serve this client")
-)
+var errNotServed = errors.New("the port does not serve this client")
+
+// association is a client of a UDP socket and the socket that speaks to the
+// container for it.
+type association struct {
+	client    udpClient
+	container *net.UDPConn
+	// used is when the client or the container spoke last; all and same are where
+	// the association stands in the lists. The mu of the life protects them.
+	used      time.Time
+	all, same *list.Element
+}
+
+// associations are those of one lead, in lists of which the first was not used
+// for the longest time: of all, and of each address.
+type associations struct {
+	of     map[udpClient]*association
+	all    list.List
+	byAddr map[netip.Addr]*list.List
+}
+
+func newAssociations() associations {
+	return associations{of: map[udpClient]*association{}, byAddr: map[netip.Addr]*list.List{}}
+}
+
+func (a *associations) add(x *association) {
+	same := a.byAddr[x.client.from.Addr()]
+	if same == nil {
+		same = list.New()
+		a.byAddr[x.client.from.Addr()] = same
+	}
+	a.of[x.client] = x
+	x.used, x.all, x.same = time.Now(), a.all.PushBack(x), same.PushBack(x)
+}
+
+func (a *associations) use(x *association) {
+	if a.of[x.client] == x {
+		x.used = time.Now()
+		a.all.MoveToBack(x.all)
+		a.byAddr[x.client.from.Addr()].MoveToBack(x.same)
+	}
+}
+
+func (a *associations) remove(x *association) {
+	if a.of[x.client] != x {
+		return
+	}
+	delete(a.of, x.client)
+	a.all.Remove(x.all)
+	same := a.byAddr[x.client.from.Addr()]
+	if same.Remove(x.same); same.Len() == 0 {
+		delete(a.byAddr, x.client.from.Addr())
+	}
+}
+
+// inTheWay is the association that goes for a new one of an address: of its own
+// where it has too many, else the one that was not used for the longest time;
+// nil where there is room.
+func (a *associations) inTheWay(from netip.Addr, max limits) *association {
+	if same := a.byAddr[from]; same != nil && same.Len() >= max.associationsPerClient {
+		return same.Front().Value.(*association)
+	}
+	if a.all.Len() >= max.associations {
+		return a.all.Front().Value.(*association)
+	}
+	return nil
+}
 
 // associate returns the socket that speaks to the container for a client.
 func (s *udpSocket) associate(c udpClient) (*net.UDPConn, error) {
@@ -151,45 +210,83 @@ func (s *udpSocket) associate(c udpClient) (*net.UDPConn, error) {
 	if l == nil {
 		return nil, errNotServed
 	}
-	if conn, ok := l.associations[c]; ok {
-		return conn, nil
+	if x, ok := l.associations.of[c]; ok {
+		l.associations.use(x)
+		return x.container, nil
 	}
 	if !s.admits(c.from.Addr(), c.host()) {
 		return nil, errNotServed
 	}
-	if len(l.associations) >= udpClients {
-		return nil, errTooManyClients
+	if old := l.associations.inTheWay(c.from.Addr(), s.account.max); old != nil {
+		s.dissociate(l, old)
+	}
+	if !s.account.associate() {
+		return nil, errBusy
 	}
 	conn, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(l.to))
 	if err != nil {
+		s.account.dissociate()
 		return nil, err
 	}
-	l.associations[c] = conn
-	s.work.Go(func() { s.answer(c, conn, l) })
+	x := &association{client: c, container: conn}
+	l.associations.add(x)
+	s.work.Go(func() { s.answer(x, l) })
 	return conn, nil
+}
+
+// dissociate forgets a client; mu is held. It may be called again.
+func (s *udpSocket) dissociate(l *lead, x *association) {
+	l.associations.remove(x)
+	if x.container.Close() == nil {
+		s.account.dissociate()
+	}
 }
 
 // answer carries the container's datagrams to the client until both are silent,
 // or the socket leads elsewhere.
-func (s *udpSocket) answer(c udpClient, container *net.UDPConn, l *lead) {
-	stop := context.AfterFunc(l.ctx, func() { _ = container.Close() })
-	defer func() {
-		stop()
+func (s *udpSocket) answer(x *association, l *lead) {
+	forget := func() {
 		s.mu.Lock()
-		delete(l.associations, c)
-		s.mu.Unlock()
-		_ = container.Close()
-	}()
-	raw, err := container.SyscallConn()
+		defer s.mu.Unlock()
+		s.dissociate(l, x)
+	}
+	stop := context.AfterFunc(l.ctx, forget)
+	defer stop()
+	defer forget()
+	raw, err := x.container.SyscallConn()
 	if err != nil {
 		return
 	}
-	for container.SetReadDeadline(time.Now().Add(udpIdle)) == nil && awaitDatagram(raw) == nil {
+	for s.awaitAnswer(x, l, raw) {
 		buf := datagrams.Get().(*datagram)
-		err := s.back(c, container, buf[:])
+		err := s.back(x.client, x.container, buf[:])
 		datagrams.Put(buf)
 		if err != nil {
 			return
+		}
+	}
+}
+
+// awaitAnswer waits for a datagram of the container; false where both have been
+// silent for too long, or the association ended.
+func (s *udpSocket) awaitAnswer(x *association, l *lead, raw syscall.RawConn) bool {
+	until := time.Now().Add(udpIdle)
+	for {
+		if x.container.SetReadDeadline(until) != nil {
+			return false
+		}
+		err := awaitDatagram(raw)
+		s.mu.Lock()
+		if err == nil {
+			l.associations.use(x)
+		}
+		until = x.used.Add(udpIdle)
+		s.mu.Unlock()
+		if err == nil {
+			return true
+		}
+		if !errors.Is(err, os.ErrDeadlineExceeded) || !time.Now().Before(until) {
+			return false
 		}
 	}
 }
