@@ -40,11 +40,13 @@ const (
 )
 
 func limitsOf(nofile int) limits {
-	l := limits{files: nofile - min(max(nofile/8, minReserve), maxReserve), dials: 256, dialsPerClient: 128, associations: 1024, associationsPerClient: 256}
+	l := limits{files: nofile - min(max(nofile/8, minReserve), maxReserve), associations: 1024, associationsPerClient: 256}
 	// A quarter is left to UDP.
 	l.connections = min(max(l.files*3/8, 1), maxConnections)
 	l.perPort, l.perPrefix = max(l.connections/4, 1), max(l.connections/4, 1)
 	l.perClient = max(l.connections/8, 1)
+	// A burst of clients, on a machine that is busy, waits for a short time.
+	l.dials, l.dialsPerClient = max(l.perPort/2, 1), max(l.perClient/2, 1)
 	return l
 }
 
