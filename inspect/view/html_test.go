@@ -184,7 +184,7 @@ func TestHTMLWords(t *testing.T) {
 var rare = map[string]bool{
 	"html.title.of": true, "html.taken": true, "html.layer.bridge": true, "html.layer.arp": true, "html.layer.device": true,
 	"html.objects": true, "html.empty": true, "html.level.error": true, "html.level.warn": true, "html.more.one": true,
-	"html.more.many": true, "html.unordered": true,
+	"html.more.many": true, "html.unordered": true, "html.hook.none": true,
 }
 
 func TestHTMLEmpty(t *testing.T) {
