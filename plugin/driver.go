@@ -99,7 +99,7 @@ func Open(_ context.Context, c Config) (*Driver, error) {
 	d.ctx, d.end = context.WithCancel(context.Background())
 	d.inside = openInside(c.Log, d.familyChanged)
 	d.compare = &comparison{}
-	k, err := realise.Open(realise.Config{Log: c.Log, UserRules: s, Firewalld: c.Firewalld, Gone: d.linkGone, Shelf: c.Shelf, Step: c.Step})
+	k, err := realise.Open(realise.Config{Log: c.Log, UserRules: s, Forwarding: s, Firewalld: c.Firewalld, Gone: d.linkGone, Shelf: c.Shelf, Step: c.Step})
 	if err != nil {
 		return nil, errors.Join(err, s.Close())
 	}

@@ -278,7 +278,7 @@ func (v view) parameterFaults(n desired.Network, br *seenLink) []Fault {
 			continue
 		}
 		have, ok := br.parameter(s.conf)
-		if ok && have == s.want {
+		if ok && have == s.want || !ok && s.optional {
 			continue
 		}
 		if s.conf == confForwarding && v.survey.host[pathForward4] == 0 {

@@ -30,13 +30,15 @@ type Survey struct {
 
 // seenLink is a network interface of the host.
 type seenLink struct {
-	index  int
-	name   string
-	kind   string
-	up     bool
-	mtu    int
-	mac    net.HardwareAddr
-	master int
+	index int
+	name  string
+	kind  string
+	up    bool
+	// loopback is lo.
+	loopback bool
+	mtu      int
+	mac      net.HardwareAddr
+	master   int
 	// peerNamespace is the id, within this namespace, of the one that holds the
 	// other end of a veth pair; -1 where that is this one too, or none.
 	peerNamespace int
@@ -208,7 +210,9 @@ func parseLink(m []byte) (seenLink, error) {
 		return seenLink{}, fmt.Errorf("a message on a link has %d bytes, want %d or more", len(m), unix.SizeofIfInfomsg)
 	}
 	header := nl.DeserializeIfInfomsg(m)
-	l := seenLink{index: int(header.Index), up: header.Flags&unix.IFF_UP != 0, peerNamespace: -1}
+	l := seenLink{
+		index: int(header.Index), up: header.Flags&unix.IFF_UP != 0, loopback: header.Flags&unix.IFF_LOOPBACK != 0, peerNamespace: -1,
+	}
 	return l, eachAttr(m[unix.SizeofIfInfomsg:], func(kind uint16, v []byte) error {
 		switch kind {
 		case unix.IFLA_IFNAME:

@@ -25,6 +25,9 @@ type setting struct {
 	// notify says that the parameter is set without being guarded: it only makes
 	// the kernel announce the bridge, which a network can do without.
 	notify bool
+	// optional is a parameter of a family that the network does not have: a host
+	// without IPv6 lacks it.
+	optional bool
 	// conf is where a dump of links tells the value, for parameters of a link.
 	conf confIndex
 }
@@ -41,6 +44,7 @@ type confIndex struct {
 // of linux/ipv6.h).
 var (
 	confForwarding    = confIndex{false, 0}
+	confForwarding6   = confIndex{true, 0}
 	confRouteLocalnet = confIndex{false, 25}
 	confAcceptRA      = confIndex{true, 3}
 	confDisableIPv6   = confIndex{true, 26}
@@ -73,6 +77,11 @@ func bridgeSettings(n desired.Network) []setting {
 		}
 	}
 	if !n.IPv6.IsValid() {
+		if ours {
+			// A container could advertise itself as the host's router all the same
+			// (CVE-2020-13401).
+			out = append(out, setting{path: "ipv6/conf/" + n.Bridge + "/accept_ra", optional: true, conf: confAcceptRA})
+		}
 		return out
 	}
 	if n.IPv6.Mode == desired.ModeIsolated {
@@ -126,7 +135,16 @@ func sysctlName(path string) string {
 }
 
 // set writes the parameter where it differs.
-func (s setting) set() error { return setSysctl(s.path, strconv.Itoa(s.want)) }
+func (s setting) set() error {
+	if s.path == pathForward6 {
+		return forwardIPv6()
+	}
+	err := setSysctl(s.path, strconv.Itoa(s.want))
+	if s.optional && errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return err
+}
 
 // setSysctl writes a parameter of the network namespace, where it differs.
 func setSysctl(name, value string) error {

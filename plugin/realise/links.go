@@ -39,6 +39,9 @@ func (k *Kernel) repairLinks(by string) {
 		k.log.Error("compare the links", "error", err)
 		return
 	}
+	if err := k.forwarding.Follow(survey, func() desired.State { return state }); err != nil {
+		k.log.Error("keep routes from router advertisements", "error", err)
+	}
 	faults := survey.Faults(state)
 	k.repairs.settle(faults)
 	networks := map[string]bool{}
@@ -81,12 +84,21 @@ func (k *Kernel) repair(f link.Fault, state desired.State, by string) {
 	if !k.repairs.allowed(f, k.log) {
 		return
 	}
-	if err := link.Repair(f, state); err != nil {
+	if err := k.repairFault(f, state); err != nil {
 		k.repairs.failed(f, err)
 		k.log.Error("repair", "fault", f.String(), "by", by, "error", err)
 		return
 	}
 	k.log.Warn("repaired", "fault", f.String(), "kind", f.Kind, "by", by)
+}
+
+func (k *Kernel) repairFault(f link.Fault, state desired.State) error {
+	if f.Kind == link.HostParameter {
+		if err := k.forwarding.Again(func() desired.State { return state }); err != nil {
+			return err
+		}
+	}
+	return link.Repair(f, state)
 }
 
 // announce tells neighbours of the addresses of containers that were attached:

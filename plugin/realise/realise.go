@@ -59,6 +59,9 @@ type Config struct {
 	Log *slog.Logger
 	// UserRules keeps the copy of the user's rules.
 	UserRules UserRules
+	// Forwarding keeps what the host's IPv6 was like before forwarding; nil for
+	// nothing.
+	Forwarding link.ForwardingMemory
 	// Firewalld keeps the bridges in a zone of the firewalld on the system bus.
 	Firewalld bool
 	// Gone is called when the link of an endpoint went away while the state asked
@@ -97,6 +100,9 @@ type Kernel struct {
 	// zones is firewalld's part; nil where Config does not ask for it.
 	zones *firewalld.Zone
 	watch *watch
+	// forwarding is of IPv6.
+	forwarding *link.Forwarding
+	memory     link.ForwardingMemory
 	// networks keeps a repair of a network's links from the calls that make and
 	// remove them.
 	networks slowlock.Keyed
@@ -126,7 +132,7 @@ type Kernel struct {
 func Open(c Config) (*Kernel, error) {
 	k := &Kernel{
 		log: c.Log, gone: c.Gone, step: c.Step, ports: port.NewHolder(c.Log, c.Shelf), flows: &flows{log: c.Log},
-		mu: slowlock.New(c.Log, "rules"), state: desired.New(), user: userCopy{store: c.UserRules, log: c.Log},
+		memory: c.Forwarding, mu: slowlock.New(c.Log, "rules"), state: desired.New(), user: userCopy{store: c.UserRules, log: c.Log},
 	}
 	if k.step == nil {
 		k.step = func(string) {}
@@ -153,6 +159,9 @@ func (k *Kernel) begin() error {
 	}
 	k.bridgeFamily = hasBridgeFamily(k.nft, k.log)
 	k.socketMatch = hasSocketMatch(k.nft, k.log)
+	if k.forwarding, err = link.OpenForwarding(k.log, k.memory); err != nil {
+		return err
+	}
 	if err := k.user.load(); err != nil {
 		return err
 	}
@@ -171,6 +180,9 @@ func (k *Kernel) Close() error {
 	if k.watch != nil {
 		errs = append(errs, k.watch.close())
 		k.keepUserRules()
+	}
+	if k.forwarding != nil {
+		k.forwarding.Close()
 	}
 	k.flows.wait()
 	k.user.wait()
@@ -254,6 +266,11 @@ func (k *Kernel) Adopt(before, after desired.State) error {
 	}
 	k.settlePorts(before, after)
 	k.followBridges(before, after)
+	for _, n := range after.Networks {
+		if err := k.forwarding.Need(n, k.snapshot); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
@@ -288,7 +305,7 @@ func (k *Kernel) find() error {
 func (k *Kernel) makeLinks(before, after desired.State) error {
 	for id, n := range after.Networks {
 		if _, had := before.Networks[id]; !had {
-			if err := link.EnsureBridge(n); err != nil {
+			if err := k.makeNetwork(n, k.snapshot); err != nil {
 				return err
 			}
 			k.step("bridge made")
@@ -305,6 +322,14 @@ func (k *Kernel) makeLinks(before, after desired.State) error {
 	return nil
 }
 
+// makeNetwork makes the bridge of a network, and has the host forward for it.
+func (k *Kernel) makeNetwork(n desired.Network, state func() desired.State) error {
+	if err := k.forwarding.Need(n, state); err != nil {
+		return err
+	}
+	return link.EnsureBridge(n)
+}
+
 func (k *Kernel) removeLinks(before, after desired.State) error {
 	var errs []error
 	for id, e := range before.Endpoints {
@@ -317,6 +342,7 @@ func (k *Kernel) removeLinks(before, after desired.State) error {
 		if _, stays := after.Networks[id]; !stays {
 			errs = append(errs, link.DeleteBridge(n))
 			k.step("bridge removed")
+			errs = append(errs, k.forwarding.Release(id, k.snapshot))
 		}
 	}
 	return errors.Join(errs...)
@@ -392,11 +418,15 @@ func relayed(n desired.Network, p desired.Port) []netip.Prefix {
 // Restore implements Realiser: after a restart of the driver the kernel is
 // mostly so already, after one of the host nothing is.
 func (k *Kernel) Restore(state desired.State) error {
+	whole := func() desired.State { return state }
 	for _, n := range state.SortedNetworks() {
-		if err := link.EnsureBridge(n); err != nil {
+		if err := k.makeNetwork(n, whole); err != nil {
 			// One network that is in somebody's way must not take the others down.
 			k.log.Error("restore network", "network", fmt.Sprintf("%.12s", n.ID), "error", err)
 		}
+	}
+	if err := k.forwarding.Settle(whole); err != nil {
+		k.log.Error("switch IPv6 forwarding off", "error", err)
 	}
 	hasIPv6 := port.HasIPv6()
 	for _, h := range hostPorts(state) {

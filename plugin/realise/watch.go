@@ -143,7 +143,7 @@ func (w *watch) followSysctls(k *Kernel) {
 		if err != nil {
 			k.log.Debug("compare kernel parameters", "error", err)
 		}
-		if drifted || k.repairs.due() {
+		if drifted || k.forwarding.Drifted() || k.repairs.due() {
 			k.repairLinks(names(nil))
 		}
 		if k.broken.Load() != nil {
