@@ -180,6 +180,9 @@ func TestRouteInto(t *testing.T) {
 		"10.8.7.0/24": "10.8.0.0/16 via 192.0.2.9 dev wan", "10.0.0.0/8": "10.8.0.0/16 via 192.0.2.9 dev wan", "10.9.0.0/16": "",
 		"192.0.2.64/26": "192.0.2.0/24 dev wan", "172.16.0.0/12": "", "2001:db8::/48": "2001:db8::/64 dev wan", "fd00::/64": "",
 	} {
+		if want != "" {
+			want += " in table main, which rule 32766 (from all lookup main) asks"
+		}
 		got, err := RouteInto(netip.MustParsePrefix(subnet), "nft-test")
 		if err != nil || got != want {
 			t.Errorf("%s: %q, %v; want %q", subnet, got, err, want)

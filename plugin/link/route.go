@@ -3,6 +3,7 @@ package link
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -71,41 +72,178 @@ func mtuOf(r netlink.Route) (int, error) {
 }
 
 // RouteInto is a route of the host, in words, that leads to addresses of p by
-// another interface than the bridge; empty where there is none. Default routes
-// do not count, nor the two halves of one that VPNs set.
+// another interface than the bridge, with its table and the rule that asks that;
+// empty where there is none. Every table that a rule asks counts, also for some
+// packets only, and those of VRFs.
+//
+// Default routes do not count, nor the two halves of one that VPNs set, unless
+// they keep all packets to p away from table main, where the bridge's own route
+// is.
 func RouteInto(p netip.Prefix, bridge string) (string, error) {
 	family := unix.AF_INET6
 	if p.Addr().Is4() {
 		family = unix.AF_INET
 	}
-	routes, err := netlink.RouteList(nil, family)
+	rules, err := listRules(family)
+	if err != nil {
+		return "", err
+	}
+	list, err := netlink.RouteListFiltered(family, &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE)
 	if err != nil {
 		return "", fmt.Errorf("list routes: %w", err)
 	}
-	for _, r := range routes {
-		if r.Dst == nil {
-			continue
-		}
-		a, ok := netip.AddrFromSlice(r.Dst.IP)
-		bits, _ := r.Dst.Mask.Size()
-		if !ok || bits <= 1 || !netip.PrefixFrom(a.Unmap(), bits).Overlaps(p) {
-			continue
-		}
-		name := ""
-		if l, err := netlink.LinkByIndex(r.LinkIndex); err == nil {
-			name = l.Attrs().Name
-		}
-		if name == bridge {
-			continue
-		}
-		text := r.Dst.String()
-		if r.Gw != nil {
-			text += " via " + r.Gw.String()
-		}
-		if name != "" {
-			text += " dev " + name
-		}
-		return text, nil
+	links, err := netlink.LinkList()
+	if err != nil {
+		return "", fmt.Errorf("list interfaces: %w", err)
 	}
-	return "", nil
+	tables := routingTables{routes: map[uint32][]hostRoute{}}
+	names := map[int]string{}
+	for _, l := range links {
+		names[l.Attrs().Index] = l.Attrs().Name
+		if vrf, ok := l.(*netlink.Vrf); ok {
+			tables.vrfs = append(tables.vrfs, vrf.Table)
+		}
+	}
+	for _, r := range list {
+		tables.routes[uint32(r.Table)] = append(tables.routes[uint32(r.Table)], newHostRoute(r, family, names))
+	}
+	return tables.into(p, bridge, rules), nil
+}
+
+// routingTables are the host's routes, of one family.
+type routingTables struct {
+	// routes are those of each table.
+	routes map[uint32][]hostRoute
+	// vrfs are the tables that belong to VRFs.
+	vrfs []uint32
+}
+
+// hostRoute is a route of the host.
+type hostRoute struct {
+	to  netip.Prefix
+	typ int
+	// dev is the interface, empty for a route that leads nowhere.
+	dev string
+	via string
+}
+
+func newHostRoute(r netlink.Route, family int, names map[int]string) hostRoute {
+	out := hostRoute{to: netip.PrefixFrom(netip.IPv6Unspecified(), 0), typ: r.Type}
+	if family == unix.AF_INET {
+		out.to = netip.PrefixFrom(netip.IPv4Unspecified(), 0)
+	}
+	if r.Dst != nil {
+		if a, ok := netip.AddrFromSlice(r.Dst.IP); ok {
+			bits, _ := r.Dst.Mask.Size()
+			if family == unix.AF_INET {
+				a = a.Unmap()
+			}
+			out.to = netip.PrefixFrom(a, bits)
+		}
+	}
+	index, gateway := r.LinkIndex, r.Gw
+	if index == 0 && len(r.MultiPath) > 0 {
+		index, gateway = r.MultiPath[0].LinkIndex, r.MultiPath[0].Gw
+	}
+	out.dev = names[index]
+	if gateway != nil {
+		out.via = gateway.String()
+	}
+	return out
+}
+
+func (r hostRoute) String() string {
+	text := r.to.String()
+	if r.isDefault() {
+		text = "default"
+	}
+	if word := map[int]string{unix.RTN_BLACKHOLE: "blackhole", unix.RTN_UNREACHABLE: "unreachable", unix.RTN_PROHIBIT: "prohibit", unix.RTN_LOCAL: "local"}[r.typ]; word != "" {
+		text = word + " " + text
+	}
+	if r.via != "" {
+		text += " via " + r.via
+	}
+	if r.dev != "" {
+		text += " dev " + r.dev
+	}
+	return text
+}
+
+func (r hostRoute) isDefault() bool { return r.to.Bits() == 0 }
+
+// isWide reports whether the route is a default one, or half of one.
+func (r hostRoute) isWide() bool { return r.to.Bits() <= 1 }
+
+// counts reports whether the route takes packets: it is none that sends the
+// kernel on to the next rule, nor an address or broadcast address of the host.
+func (r hostRoute) counts() bool {
+	switch r.typ {
+	case unix.RTN_THROW, unix.RTN_BROADCAST, unix.RTN_ANYCAST, unix.RTN_MULTICAST:
+		return false
+	case unix.RTN_LOCAL:
+		return !r.to.IsSingleIP()
+	}
+	return true
+}
+
+// into is the first route into p by what the rules ask, in words.
+func (t routingTables) into(p netip.Prefix, bridge string, rules []policyRule) string {
+	// reached says that packets to p have found the bridge's own route by then.
+	reached := false
+	for _, r := range rules {
+		if !r.l3mdev && r.action != actionTable || !r.leadsTo(p) {
+			continue
+		}
+		asked := []uint32{r.table}
+		if r.l3mdev {
+			asked = t.vrfs
+		}
+		for _, table := range asked {
+			if route, ok := t.clash(p, bridge, r, table, reached); ok {
+				return describeClash(route, r, table)
+			}
+		}
+		if r.table == tableMain && !r.selective() && r.suppress < p.Bits() {
+			reached = true
+		}
+	}
+	return ""
+}
+
+// clash is a route into p of a table that a rule asks.
+func (t routingTables) clash(p netip.Prefix, bridge string, r policyRule, table uint32, reached bool) (hostRoute, bool) {
+	for _, route := range t.routes[table] {
+		if !route.counts() || !route.to.Overlaps(p) || route.dev == bridge || route.to.Bits() <= r.suppress {
+			continue
+		}
+		if r.to.IsValid() && !r.invert && !route.to.Overlaps(r.to) {
+			continue
+		}
+		if !route.isWide() {
+			return route, true
+		}
+		if table != tableMain && !reached && !r.selective() && !t.spared(p, bridge, table) {
+			return route, true
+		}
+	}
+	return hostRoute{}, false
+}
+
+// spared reports whether a table has a route that keeps its default route from
+// packets to p: one that sends the kernel on, or the bridge's own.
+func (t routingTables) spared(p netip.Prefix, bridge string, table uint32) bool {
+	return slices.ContainsFunc(t.routes[table], func(r hostRoute) bool {
+		return !r.isWide() && r.to.Bits() <= p.Bits() && r.to.Overlaps(p) && (r.typ == unix.RTN_THROW || r.dev == bridge)
+	})
+}
+
+func describeClash(route hostRoute, r policyRule, table uint32) string {
+	text := fmt.Sprintf("%s in table %s, which rule %d (%s) asks", route, tableName(table), r.priority, r)
+	switch {
+	case route.isWide():
+		return text + " before table main"
+	case r.selective():
+		return text + " for some packets"
+	}
+	return text
 }

@@ -103,3 +103,33 @@ func TestA67OthersForward(t *testing.T) {
 	w.sysctl(t, "net.ipv6.conf.eth0.accept_ra", "2")
 	w.driver.WaitFor(t, "IPv6 forwarding stays on", 5*time.Second)
 }
+
+// TestA69OtherTables: a subnet that a VPN's routes cover, in a table of their
+// own, is refused by the names of table, rule and route, and leaves nothing; who
+// wants it all the same says so.
+func TestA69OtherTables(t *testing.T) {
+	w := newWorld(t)
+	links := w.Exec(t, "ip", "-br", "link")
+	for _, line := range []string{
+		"-4 route add 10.99.0.0/16 via 192.0.2.2 table 52", "-4 rule add pref 5270 lookup 52",
+		"-6 route add fd00:99::/32 via fd00:192::2 table 53", "-6 rule add pref 5271 from fd00:192::1 lookup 53",
+	} {
+		w.Exec(t, append([]string{"ip"}, strings.Fields(line)...)...)
+	}
+	for _, row := range []struct{ args, words []string }{
+		{[]string{"--subnet", "10.99.7.0/24"},
+			[]string{"10.99.7.0/24", "10.99.0.0/16 via 192.0.2.2 dev eth0", "table 52", "rule 5270 (from all lookup 52)", "nftnet.allow_overlap"}},
+		{[]string{"--subnet", "10.98.0.0/15"}, []string{"10.99.0.0/16", "table 52"}},
+		{[]string{"--subnet", "10.81.0.0/24", "--ipv6", "--subnet", "fd00:99:7::/64"},
+			[]string{"fd00:99:7::/64", "fd00:99::/32 via fd00:192::2 dev eth0", "table 53", "rule 5271 (from fd00:192::1 lookup 53)", "some packets"}},
+	} {
+		w.refused(t, row.words, append(append([]string{"network", "create", "-d", "nftnet"}, row.args...), "bad")...)
+	}
+	if after := w.Exec(t, "ip", "-br", "link"); after != links {
+		t.Errorf("links are left:\n%s\nbefore\n%s", after, links)
+	}
+	w.network(t, "wanted", "--subnet", "10.99.7.0/24", "-o", "nftnet.allow_overlap=true")
+	w.network(t, "fine", "--subnet", "10.81.0.0/24")
+	w.run(t, "c1", "fine", "-p", "8080:80")
+	reaches(t, w.LAN, "LAN", url(w.HostAddr4, 8080))
+}
