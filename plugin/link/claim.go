@@ -15,8 +15,8 @@ import (
 )
 
 // neededBy says who else needs forwarding; empty for nobody. As forwarding was
-// off when the driver came, that is who came later, or a bridge that containers
-// of somebody else's are behind.
+// off when the driver came, that is an interface with an IPv6 network that came
+// later, or a bridge that had none.
 func (f *Forwarding) neededBy(s Survey, links []seenLink) (string, error) {
 	if f.was.Claimed {
 		return "another program has switched it on, too", nil
@@ -30,13 +30,19 @@ func (f *Forwarding) neededBy(s Survey, links []seenLink) (string, error) {
 	}
 	v := s.view()
 	for _, l := range links {
-		_, known := f.was.Links[l.index]
-		has := routed[l.index] || slices.ContainsFunc(s.addrs[l.index], func(a seenAddr) bool { return isWide(a.prefix.Addr()) })
-		if has && (!known || l.kind == KindBridge && !v.isUplink(l)) {
+		before, known := f.was.Links[l.index]
+		late := !known || l.kind == KindBridge && !before.Network && !v.isUplink(l)
+		if late && s.hasNetwork(l, routed) {
 			return "interface " + l.name + " has an IPv6 network", nil
 		}
 	}
 	return "", nil
+}
+
+// hasNetwork reports whether an interface has IPv6 addresses or routes beyond its
+// link.
+func (s Survey) hasNetwork(l seenLink, routed map[int]bool) bool {
+	return routed[l.index] || slices.ContainsFunc(s.addrs[l.index], func(a seenAddr) bool { return isWide(a.prefix.Addr()) })
 }
 
 func isWide(a netip.Addr) bool { return a.Is6() && a.IsGlobalUnicast() }

@@ -56,10 +56,12 @@ type forwardRecord struct {
 	Claimed bool `json:"claimed,omitempty"`
 }
 
-// linkForward are two parameters of an interface.
+// linkForward are two parameters of an interface, and whether it had an IPv6
+// network.
 type linkForward struct {
-	AcceptRA   int `json:"accept_ra"`
-	Forwarding int `json:"forwarding,omitempty"`
+	AcceptRA   int  `json:"accept_ra"`
+	Forwarding int  `json:"forwarding,omitempty"`
+	Network    bool `json:"network,omitempty"`
 }
 
 // OpenForwarding takes up what an earlier driver remembered; memory is nil for none.
@@ -180,7 +182,11 @@ func (f *Forwarding) switchOn(state func() desired.State) error {
 // remember records the host as it is. Interfaces that an earlier record has
 // may have been changed by the driver since.
 func (f *Forwarding) remember(st desired.State) error {
-	links, err := foreignLinks(st)
+	survey, err := Look()
+	if err != nil {
+		return err
+	}
+	routed, err := routedLinks()
 	if err != nil {
 		return err
 	}
@@ -191,8 +197,10 @@ func (f *Forwarding) remember(st desired.State) error {
 	if was.Default.Forwarding, _, err = readSysctl(pathDefaultForward6); err != nil {
 		return err
 	}
-	for _, l := range links {
-		was.Links[l.index] = l.forward()
+	for _, l := range survey.view().foreign(st) {
+		had := l.forward()
+		had.Network = survey.hasNetwork(l, routed)
+		was.Links[l.index] = had
 	}
 	if f.was != nil {
 		was.Default = f.was.Default

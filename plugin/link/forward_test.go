@@ -372,6 +372,16 @@ func TestForwardingNeededByOthers(t *testing.T) {
 			run(t, "ip", "link", "add", "other1", "up", "master", "other0", "type", "vxlan", "id", "5", "dstport", "4789", "dev", "wan")
 			run(t, "ip", "addr", "add", "2001:db8:2::1/64", "dev", "other0", "nodad")
 		}, nil, false},
+		{"a bridge that had IPv6 without forwarding", func(t *testing.T) {
+			run(t, "ip", "link", "add", "other0", "up", "type", "bridge")
+			run(t, "ip", "addr", "add", "2001:db8:2::1/64", "dev", "other0", "nodad")
+		}, nil, false},
+		{"a bridge that is the uplink gets IPv6", func(t *testing.T) {
+			run(t, "ip", "link", "add", "other0", "up", "type", "bridge")
+			run(t, "ip", "link", "add", "other1", "up", "master", "other0", "type", "vxlan", "id", "5", "dstport", "4789", "dev", "wan")
+		}, func(t *testing.T) {
+			run(t, "ip", "addr", "add", "2001:db8:2::1/64", "dev", "other0", "nodad")
+		}, false},
 		{"a bridge of another driver", nil, func(t *testing.T) {
 			run(t, "ip", "link", "add", "other0", "up", "type", "bridge")
 			run(t, "ip", "addr", "add", "fd00:9::1/64", "dev", "other0", "nodad")
@@ -463,4 +473,43 @@ func TestForwardingAgain(t *testing.T) {
 	}
 	m.release(t, f)
 	has(t, "afterwards", allForwarding, "0", wanRA, "1")
+}
+
+// TestForwardingByAdoptedBridge: the host's uplink is a bridge that a network
+// adopts; one that nobody advertises on takes no routes from containers.
+func TestForwardingByAdoptedBridge(t *testing.T) {
+	router := wan(t)
+	t.Cleanup(func() { _ = exec.Command("ip", "link", "del", "br0").Run() })
+	n := network()
+	n.Bridge, n.Adopted = "br0", true
+	for _, advertises := range []bool{false, true} {
+		run(t, "ip", "link", "add", "br0", "up", "type", "bridge")
+		run(t, "ip", "link", "set", "wan", "master", "br0")
+		want := "0"
+		if advertises {
+			want = "2"
+			eventually(t, "a default route by the bridge", func() bool {
+				router.Advertise(t, "to-wan", netip.MustParsePrefix("2001:db8:77::/64"), 10*time.Minute)
+				return lifetime(t, "br0") > 0
+			})
+		}
+		m := &remembered{}
+		f := m.open(t)
+		if err := f.Need(n, desired.New); err != nil {
+			t.Fatal(err)
+		}
+		if err := EnsureBridge(n); err != nil {
+			t.Fatal(err)
+		}
+		has(t, fmt.Sprintf("advertised %t", advertises), "net.ipv6.conf.br0.accept_ra", want, allForwarding, "1")
+		if advertises && lifetime(t, "br0") == 0 {
+			t.Error("the default route is gone")
+		}
+		if err := DeleteBridge(n); err != nil {
+			t.Fatal(err)
+		}
+		m.release(t, f)
+		has(t, "afterwards", allForwarding, "0")
+		run(t, "ip", "link", "del", "br0")
+	}
 }

@@ -148,7 +148,20 @@ func setUp(l netlink.Link) error {
 	return netlink.LinkSetUp(l)
 }
 
-func bridgeParameters(n desired.Network) error { return setAll(bridgeSettings(n)) }
+func bridgeParameters(n desired.Network) error {
+	settings := bridgeSettings(n)
+	if n.Adopted && n.IPv6.IsValid() {
+		advertised, err := isAdvertised(n.Bridge)
+		if err != nil {
+			return err
+		}
+		if advertised {
+			// The bridge is the host's own uplink, which would lose its route.
+			settings = slices.DeleteFunc(settings, func(s setting) bool { return s.conf == confAcceptRA })
+		}
+	}
+	return setAll(settings)
+}
 
 // forwarding switches on what a network's containers need to reach anything
 // but their host.

@@ -71,6 +71,20 @@ func mtuOf(r netlink.Route) (int, error) {
 	return l.Attrs().MTU, nil
 }
 
+// isAdvertised reports whether the host has routes from router advertisements by
+// an interface.
+func isAdvertised(name string) (bool, error) {
+	l, err := netlink.LinkByName(name)
+	if err != nil {
+		return false, err
+	}
+	routes, err := netlink.RouteList(l, unix.AF_INET6)
+	if err != nil {
+		return false, fmt.Errorf("list routes: %w", err)
+	}
+	return slices.ContainsFunc(routes, func(r netlink.Route) bool { return r.Protocol == unix.RTPROT_RA && isDefault(r) }), nil
+}
+
 // RouteInto is a route of the host, in words, that leads to addresses of p by
 // another interface than the bridge, with its table and the rule that asks that;
 // empty where there is none. Every table that a rule asks counts, also for some
