@@ -119,7 +119,7 @@ func chains() []rs.Chain {
 		{Name: chainMangle, Base: filter(rs.HookForward, rs.PriorityMangle), Rules: []rs.Rule{clampRule(iifname), clampRule(oifname)}},
 		// Our bridges have route_localnet on, for replies to 127.0.0.1: nobody but
 		// lo may aim at 127.0.0.0/8, or come from there. Before conntrack, so that it
-		// costs two compares.
+		// costs little.
 		{Name: chainRaw, Base: filter(rs.HookPrerouting, rs.PriorityRaw), Rules: []rs.Rule{
 			loopbackRule(rs.IPDaddr), loopbackRule(rs.IPSaddr),
 			// A bridge hands frames to the addresses that it keeps for itself
