@@ -39,6 +39,9 @@ type Config struct {
 	Firewalld bool
 	// Shelf keeps the port sockets over a restart; nil for none.
 	Shelf port.Shelf
+	// MarkMask are the bits of the marks of packets and connections that the driver
+	// uses on hosts with several uplinks; 0 for none.
+	MarkMask uint32
 	// Step is called after each step of a change, by its name; nil for nothing. A
 	// test lets the process end there.
 	Step func(name string)
@@ -99,7 +102,7 @@ func Open(_ context.Context, c Config) (*Driver, error) {
 	d.ctx, d.end = context.WithCancel(context.Background())
 	d.inside = openInside(c.Log, d.familyChanged)
 	d.compare = &comparison{}
-	k, err := realise.Open(realise.Config{Log: c.Log, UserRules: s, Forwarding: s, Firewalld: c.Firewalld, Gone: d.linkGone, Shelf: c.Shelf, Step: c.Step})
+	k, err := realise.Open(realise.Config{Log: c.Log, UserRules: s, Forwarding: s, Firewalld: c.Firewalld, Gone: d.linkGone, Shelf: c.Shelf, MarkMask: c.MarkMask, Step: c.Step})
 	if err != nil {
 		return nil, errors.Join(err, s.Close())
 	}

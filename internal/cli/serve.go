@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"strconv"
 	"syscall"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -23,7 +24,7 @@ import (
 const defaultState = "/var/lib/nftnet/state.db"
 
 func serveCommand(version string) *cobra.Command {
-	var socket, state, level, publish string
+	var socket, state, level, publish, mask string
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Run the network driver",
@@ -50,7 +51,11 @@ systemd when it is ready (Type=notify). SIGHUP does nothing.`,
 			if publish != "open" && publish != "closed" {
 				return fmt.Errorf("--publish %q is not allowed: open and closed are", publish)
 			}
-			return serve(cmd.Context(), version, socket, level, plugin.Config{State: state, Closed: publish == "closed"})
+			marks, err := strconv.ParseUint(mask, 0, 32)
+			if err != nil {
+				return fmt.Errorf("--mark-mask %q is not allowed: a number of 32 bits is, such as %s, or 0 for no marks", mask, defaultMarkMask)
+			}
+			return serve(cmd.Context(), version, socket, level, plugin.Config{State: state, Closed: publish == "closed", MarkMask: uint32(marks)})
 		},
 	}
 	socketFlag(cmd, &socket)
@@ -58,10 +63,17 @@ systemd when it is ready (Type=notify). SIGHUP does nothing.`,
 		"file that keeps the networks, endpoints and redirects (environment: NFTNET_STATE)")
 	cmd.Flags().StringVar(&publish, "publish", fromEnv("NFTNET_PUBLISH", "open"),
 		"open, or closed: new networks publish ports to nobody but the sources in their nftnet.allow (environment: NFTNET_PUBLISH)")
+	cmd.Flags().StringVar(&mask, "mark-mask", fromEnv("NFTNET_MARK_MASK", defaultMarkMask),
+		"bits of packet and connection marks that nftnet uses, on hosts with several uplinks only; 0 for none (environment: NFTNET_MARK_MASK)")
 	cmd.Flags().StringVar(&level, "log-level", fromEnv("NFTNET_LOG_LEVEL", "info"),
 		"debug, info, warn or error (environment: NFTNET_LOG_LEVEL)")
 	return cmd
 }
+
+// defaultMarkMask has marks for 3 uplinks beside that of table main. Kubernetes
+// (0xc000), Tailscale (0xff0000), Calico (0xffff0000), wg-quick (0xca6c, a mark that
+// others must not take for theirs) and Istio (0x539) use other bits.
+const defaultMarkMask = "0x3000"
 
 func serve(ctx context.Context, version, socket, level string, config plugin.Config) (err error) {
 	var l slog.Level

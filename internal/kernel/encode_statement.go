@@ -81,9 +81,12 @@ func (e *ruleEncoder) statement(s rs.Statement) error {
 	return nil
 }
 
-// mangle writes the one change of a packet that the driver needs: the greatest
-// segment that a TCP connection may use, from the route's MTU.
+// mangle writes the changes that the driver needs: the greatest segment that a
+// TCP connection may use, from the route's MTU, and some bits of a mark.
 func (e *ruleEncoder) mangle(s rs.Mangle) error {
+	if b, ok := s.From.(rs.Binary); ok {
+		return e.setBits(s, b)
+	}
 	x, isOption := s.Left.(rs.Exthdr)
 	if !isOption || x.Kind != rs.ExthdrTCP || x.Bits != 0 || x.Length != 2 || s.From != rs.Expr(rs.Route{Key: "mtu"}) {
 		return fmt.Errorf("cannot write %s", s)
@@ -97,6 +100,38 @@ func (e *ruleEncoder) mangle(s rs.Mangle) error {
 		&expr.Exthdr{
 			Op: expr.ExthdrOpTcpopt, Type: x.Number, Offset: uint32(x.Offset), Len: uint32(x.Length), SourceRegister: register(0),
 		})
+	return nil
+}
+
+// setBits writes "mark set mark & MASK | BITS", or without the mask, for the mark of a packet or of its
+// connection. The kernel has one operation for both, whose mask has none of the
+// bits.
+func (e *ruleEncoder) setBits(s rs.Mangle, b rs.Binary) error {
+	var store expr.Any
+	switch s.Left {
+	case rs.Expr(rs.Meta{Key: rs.MetaMark}):
+		store = &expr.Meta{Key: expr.MetaKeyMARK, SourceRegister: true, Register: register(0)}
+	case rs.Expr(rs.Ct{Key: rs.CtMark}):
+		store = &expr.Ct{Key: expr.CtKeyMARK, SourceRegister: true, Register: register(0)}
+	default:
+		return fmt.Errorf("cannot write %s", s)
+	}
+	kept, ok := b.Left.(rs.Masked)
+	if !ok {
+		// All other bits stay, and are not named.
+		kept = rs.Masked{Expr: b.Left, Mask: rs.HostUint32(rs.TypeMark, ^uint32(0))}
+	}
+	if b.Op != "|" || kept.Expr != s.Left || len(kept.Mask.Data) != 4 || len(b.Right.Data) != 4 {
+		return fmt.Errorf("cannot write %s", s)
+	}
+	if err := e.load(s.Left); err != nil {
+		return err
+	}
+	mask, bits := []byte(kept.Mask.Data), []byte(b.Right.Data)
+	for i := range mask {
+		mask[i] &^= bits[i]
+	}
+	e.emit(&expr.Bitwise{SourceRegister: register(0), DestRegister: register(0), Len: 4, Mask: mask, Xor: bits}, store)
 	return nil
 }
 

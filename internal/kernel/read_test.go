@@ -93,6 +93,8 @@ var rulesToRead = []chainRows{
 		// expressions
 		{rule: `log flags all`}, {rule: `log group 5 snaplen 64`}, {rule: `meta mark set ct mark`},
 		{rule: `ct mark set meta mark or 1`}, {rule: `tcp option maxseg size 1400`},
+		{rule: `meta mark set meta mark & 0xffffc7ff | 0x00000400`}, {rule: `ct mark set ct mark & 0xfffffff1 | 0x00000001`},
+		{rule: `meta mark set meta mark | 0x00003000`},
 		{rule: `tcp option maxseg size set 1400`}, {rule: `ip ttl set 9`},
 		{rule: `ip6 dscp { cs1, cs2 }`}, {rule: `numgen inc mod 4 1`}, {rule: `quota over 5 mbytes`},
 		{rule: `rt classid 4`}, {rule: `socket transparent 1`}, {rule: `meta hour "10:00"-"11:00"`},

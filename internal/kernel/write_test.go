@@ -90,6 +90,12 @@ func beyondTheEncoder(r ruleset.Rule) bool {
 			return p.PortEnd.Data != "" || p.To != nil
 		case ruleset.HasAny:
 			return false
+		case ruleset.Mangle:
+			b, _ := p.From.(ruleset.Binary)
+			if kept, ok := b.Left.(ruleset.Masked); ok {
+				b.Left = kept.Expr
+			}
+			return b.Op != "|" || b.Left != p.Left
 		}
 		return true
 	})

@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Watch tells of changes to the host's links, their addresses, and parameters of
-// forwarding, as rtnetlink does. Parameters that rtnetlink does not tell of are
+// Watch tells of changes to the host's links, their addresses, routing rules, and
+// parameters of forwarding, as rtnetlink does. Parameters that rtnetlink does not tell of are
 // for [Sysctls].
 type Watch struct {
 	socket *newsSocket
@@ -28,8 +28,9 @@ type Change struct {
 	// Overrun says that news was lost: everything may have changed. Gone is
 	// complete all the same; Came and Went are not.
 	Overrun bool
-	// Links, Addresses and Parameters say what kind of news there was.
-	Links, Addresses, Parameters bool
+	// Links, Addresses, Parameters and Rules say what kind of news there was. Rules
+	// are those of routing.
+	Links, Addresses, Parameters, Rules bool
 	// Gone are the links that no longer have the name that they had.
 	Gone []Gone
 	// Came and Went are addresses of the host that can be used now, or no longer.
@@ -71,6 +72,7 @@ const quiet = 20 * time.Millisecond
 // watchedGroups are the groups of rtnetlink that tell of what a network needs.
 var watchedGroups = []int{
 	unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR, unix.RTNLGRP_IPV4_NETCONF, unix.RTNLGRP_IPV6_NETCONF,
+	unix.RTNLGRP_IPV4_RULE, unix.RTNLGRP_IPV6_RULE,
 }
 
 // OpenWatch begins to watch the network namespace of the process.
@@ -157,6 +159,8 @@ func (g *gathering) add(m syscall.NetlinkMessage) error {
 		return err
 	case unix.RTM_NEWNETCONF, unix.RTM_DELNETCONF:
 		g.out.Parameters = true
+	case unix.RTM_NEWRULE, unix.RTM_DELRULE:
+		g.out.Rules = true
 	}
 	return nil
 }
@@ -232,7 +236,7 @@ func (g *gathering) catchUp() error {
 		}
 	}
 	g.watch.names = now
-	g.out.Links, g.out.Addresses, g.out.Parameters = true, true, true
+	g.out.Links, g.out.Addresses, g.out.Parameters, g.out.Rules = true, true, true, true
 	return nil
 }
 

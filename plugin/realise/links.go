@@ -11,7 +11,12 @@ import (
 
 // linksChanged repairs what a change to links, addresses or parameters broke.
 func (k *Kernel) linksChanged(c link.Change) {
-	k.repairLinks(names(c.By))
+	if c.Links || c.Addresses || c.Parameters {
+		k.repairLinks(names(c.By))
+	}
+	if c.Rules || c.Addresses {
+		k.followUplinks()
+	}
 	if len(c.Came) > 0 || c.Overrun {
 		k.retryPending()
 	}

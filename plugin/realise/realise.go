@@ -69,6 +69,9 @@ type Config struct {
 	Gone func(endpointID, by string)
 	// Shelf keeps the sockets over a restart; nil for none.
 	Shelf port.Shelf
+	// MarkMask are the bits of the marks of packets and connections that the driver
+	// uses on hosts with several uplinks; 0 for none.
+	MarkMask uint32
 	// Step is called after each step of a change, by its name; nil for nothing. A
 	// test lets the process end there.
 	Step func(name string)
@@ -103,6 +106,7 @@ type Kernel struct {
 	// forwarding is of IPv6.
 	forwarding *link.Forwarding
 	memory     link.ForwardingMemory
+	uplinks    uplinks
 	// networks keeps a repair of a network's links from the calls that make and
 	// remove them.
 	networks slowlock.Keyed
@@ -134,6 +138,7 @@ func Open(c Config) (*Kernel, error) {
 		log: c.Log, gone: c.Gone, step: c.Step, ports: port.NewHolder(c.Log, c.Shelf), flows: &flows{log: c.Log},
 		memory: c.Forwarding, mu: slowlock.New(c.Log, "rules"), state: desired.New(), user: userCopy{store: c.UserRules, log: c.Log},
 	}
+	k.uplinks.mask = c.MarkMask
 	if k.step == nil {
 		k.step = func(string) {}
 	}
@@ -230,6 +235,7 @@ func (k *Kernel) Realise(before, after desired.State) error {
 	k.step("ports settled")
 	k.announce(before, after)
 	k.followBridges(before, after)
+	k.followNeeds(before, after)
 	if err := k.removeLinks(before, after); err != nil {
 		// The state is without them already: they are removed when it can be.
 		k.log.Error("remove links", "error", err)
@@ -271,7 +277,15 @@ func (k *Kernel) Adopt(before, after desired.State) error {
 			return err
 		}
 	}
+	k.followNeeds(before, after)
 	return nil
+}
+
+// followNeeds has the uplinks follow a change of what needs them.
+func (k *Kernel) followNeeds(before, after desired.State) {
+	if len(before.Networks) != len(after.Networks) || len(before.Redirects) != len(after.Redirects) {
+		k.followUplinks()
+	}
 }
 
 // Found is what the kernel has of networks of ours.
@@ -439,7 +453,11 @@ func (k *Kernel) Restore(state desired.State) error {
 			k.log.Error("a published or redirected port was taken while nftnet was not running", "port", h.port.Key(), "error", err)
 		}
 	}
+	k.uplinks.mu.Lock()
+	ways := k.findUplinks(state)
+	k.uplinks.mu.Unlock()
 	unlock := k.mu.Lock("restore")
+	k.uplinks.list = ways
 	k.state = state.Clone()
 	k.whole = nil
 	k.version++

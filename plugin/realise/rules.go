@@ -43,6 +43,9 @@ func (k *Kernel) changeRules(before, after desired.State) error {
 func (k *Kernel) wholeRuleset() rs.Ruleset {
 	if k.whole == nil {
 		w := k.rules(k.state)
+		if len(k.uplinks.list) > 0 {
+			w = rs.Merge(w, nat.Uplinks(k.uplinks.list))
+		}
 		k.whole = &w
 	}
 	return *k.whole

@@ -120,7 +120,7 @@ func (w *watch) followLinks(k *Kernel) {
 			failures++
 			k.log.Error("watch the links", "error", err)
 			w.pause(repairPause)
-			c = link.Change{Overrun: true}
+			c = link.Change{Overrun: true, Links: true, Addresses: true, Parameters: true, Rules: true}
 		} else {
 			failures = 0
 		}
