@@ -114,6 +114,9 @@ func TestA68Published(t *testing.T) {
 	if out := u.Exec(t, "nft", "list", "chain", "inet", "other", "out"); !strings.Contains(out, "counter packets 0 ") {
 		t.Errorf("packets lost the mark of another program:\n%s", out)
 	}
+	if out, err := u.Try("env", "DOCKER_HOST=unix://"+u.engine.Socket, binary, "status"); err != nil || strings.Contains(out, "UPLINK") {
+		t.Errorf("nftnet status is not content: %v\n%s", err, out)
+	}
 	// A neighbour on the uplink's own link is answered directly.
 	u.lines(t, u.router, "route change 198.51.100.1/32 dev eth1 src 198.51.100.254")
 	reaches(t, u.router, "neighbour on uplink 2", url(u.host4, 8080))
