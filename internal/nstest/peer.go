@@ -24,6 +24,9 @@ func Serve(t testing.TB, ns *NS, httpAddr, udpAddr string) {
 	}
 	if udpAddr != "" {
 		c := ns.ListenPacket(t, "udp", udpAddr).(*net.UDPConn)
+		if err := wire.WantPktinfo(c); err != nil {
+			t.Fatalf("serve: %v", err)
+		}
 		serve(t, func() error { return wire.ServeUDP(c) }, c.Close)
 	}
 }

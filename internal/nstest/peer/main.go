@@ -95,7 +95,8 @@ func listen(kind, addr string) (func() error, error) {
 		if err != nil {
 			return nil, err
 		}
-		return func() error { return wire.ServeUDP(c.(*net.UDPConn)) }, nil
+		udp := c.(*net.UDPConn)
+		return func() error { return wire.ServeUDP(udp) }, wire.WantPktinfo(udp)
 	}
 	l, err := net.Listen("tcp", addr)
 	if err != nil {

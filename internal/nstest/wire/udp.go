@@ -15,7 +15,7 @@ import (
 // addresses: a reply from another one belongs to no known flow, so conntrack
 // would not translate it back.
 func ServeUDP(c *net.UDPConn) error {
-	if err := wantPktinfo(c); err != nil {
+	if err := WantPktinfo(c); err != nil {
 		return err
 	}
 	port := addrPort(c.LocalAddr()).Port()
@@ -38,9 +38,10 @@ func ServeUDP(c *net.UDPConn) error {
 	}
 }
 
-// wantPktinfo asks the kernel for each datagram's destination. A dual-stack
-// socket takes both options and an IPv4 socket the first.
-func wantPktinfo(c *net.UDPConn) error {
+// WantPktinfo asks the kernel for each datagram's destination. A dual-stack
+// socket takes both options and an IPv4 socket the first. ServeUDP does so by
+// itself; who lets clients come before it runs does it first.
+func WantPktinfo(c *net.UDPConn) error {
 	raw, err := c.SyscallConn()
 	if err != nil {
 		return fmt.Errorf("open udp socket: %w", err)
