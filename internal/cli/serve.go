@@ -38,7 +38,7 @@ that keep other programs off published ports, and that serve [::1], close; under
 systemd (FileDescriptorStoreMax=) they stay with it, and clients wait for the
 next start.
 
-What changes beside the driver is repaired within a second: bridges, links,
+What changes beside the driver is repaired within about a second: bridges, links,
 addresses, kernel parameters, rules. "nftnet status" tells what could not be.
 
 Needs root, or CAP_NET_ADMIN, CAP_NET_RAW and write access to /proc/sys/net. The
